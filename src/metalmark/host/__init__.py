@@ -1,0 +1,1 @@
+"""Describes this machine and decides which CPUs a job gets."""

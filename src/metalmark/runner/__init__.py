@@ -1,0 +1,1 @@
+"""Takes jobs, prepares, executes, reports, recovers."""

@@ -1,0 +1,1 @@
+"""Runs commands isolated and pinned behind one interface."""

@@ -1,0 +1,202 @@
+"""Starting processes: a short one to its end (`run`), or a long one that is watched (`spawn`).
+
+Identity is a pidfd, taken before anything could have reaped the child. A child dies with this process
+(PR_SET_PDEATHSIG, set through ``setpriv``), can be born in cgroups, and never inherits descriptors that were not named.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import anyio
+import anyio.abc
+
+from metalmark.model import PhaseTimeout, ToolMissing
+
+_READ_BYTES = 64 * 1024
+_JOIN_CGROUPS = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo 0 >"$1" || exit 125; shift; n=$((n-1)); done; exec "$@"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """A process that has ended."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    """Negative: the signal that ended it."""
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def error_text(self) -> str:
+        """The last lines of stderr, for a message."""
+        return self.stderr[-2000:].decode("utf-8", "replace").strip()
+
+
+def find_tool(name: str, *, hint: str = "", path: str | None = None) -> str:
+    """Return the absolute path of a system tool, looked for on PATH and in the sbin folders.
+
+    Raises:
+        ToolMissing: It is not installed.
+    """
+    search = (path if path is not None else os.environ.get("PATH", "")) + ":/usr/local/sbin:/usr/sbin:/sbin"
+    found = shutil.which(name, path=search)
+    if found is None:
+        raise ToolMissing(f"{name} is not installed", hint=hint or "run `metalmark host setup`")
+    return found
+
+
+class Child:
+    """A running child process, held by its pidfd."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        self.pidfd = os.pidfd_open(popen.pid)
+
+    @property
+    def pid(self) -> int:
+        """Its process id: for reading ``/proc``, never for signalling."""
+        return self._popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code, negative signal number, or None while it runs."""
+        return self._popen.poll()
+
+    async def wait(self) -> int:
+        """Wait for its end and return the exit code (negative: signal)."""
+        if self._popen.poll() is None:
+            await anyio.wait_readable(self.pidfd)
+        return self._popen.wait()
+
+    def signal(self, number: int) -> None:
+        """Send a signal; nothing happens when it has ended."""
+        if self._popen.poll() is None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+
+    def close(self) -> None:
+        """Kill it if it runs, reap it, and give back the pidfd."""
+        self.signal(signal.SIGKILL)
+        self._popen.wait()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int | IO[bytes] | None = None,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    pass_fds: Sequence[int] = (),
+    cgroup_procs: Sequence[Path] = (),
+    die_with_parent: bool = True,
+    new_session: bool = True,
+) -> Child:
+    """Start a process that outlives this call. Streams that are not given are /dev/null.
+
+    Args:
+        argv: Program and arguments; the program is looked for on PATH.
+        env: The whole environment; None inherits ours.
+        cwd: Working folder.
+        stdin: Descriptor or file.
+        stdout: Descriptor or file.
+        stderr: Descriptor or file.
+        pass_fds: Descriptors that it inherits under the same numbers.
+        cgroup_procs: ``cgroup.procs`` files that it writes itself into before the program starts.
+        die_with_parent: It gets SIGKILL when this process dies. Call from the main thread then.
+        new_session: It leads its own session, out of reach of the terminal's signals.
+
+    Raises:
+        ToolMissing: There is no such program.
+    """
+    full = [find_tool(argv[0]) if "/" not in argv[0] else argv[0], *argv[1:]]
+    if cgroup_procs:
+        full = ["/bin/sh", "-c", _JOIN_CGROUPS, "sh", str(len(cgroup_procs)), *map(str, cgroup_procs), *full]
+    if die_with_parent:
+        full = [find_tool("setpriv"), "--pdeathsig", "KILL", "--", *full]
+    try:
+        popen = subprocess.Popen(
+            full,
+            env=None if env is None else dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=subprocess.DEVNULL if stdout is None else stdout,
+            stderr=subprocess.DEVNULL if stderr is None else stderr,
+            pass_fds=tuple(pass_fds),
+            start_new_session=new_session,
+        )
+    except FileNotFoundError as error:
+        raise ToolMissing(f"{argv[0]} is not installed", hint="run `metalmark host setup`") from error
+    return Child(popen)
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int | IO[bytes] | None = None,
+    stdout: int | IO[bytes] | None = None,
+    pass_fds: Sequence[int] = (),
+    max_output_bytes: int = 1024 * 1024,
+) -> Completed:
+    """Run a process to its end and return what it printed; output beyond the bound is read and dropped.
+
+    Raises:
+        ToolMissing: There is no such program.
+        PhaseTimeout: It did not end in time; it is killed.
+    """
+    out_read, out_write = os.pipe()
+    err_read, err_write = os.pipe()
+    try:
+        child = spawn(
+            argv, env=env, cwd=cwd, stdin=stdin, stdout=out_write if stdout is None else stdout, stderr=err_write,
+            pass_fds=pass_fds,
+        )  # fmt: skip
+    except BaseException:
+        for descriptor in (out_read, err_read, out_write, err_write):
+            os.close(descriptor)
+        raise
+    os.close(out_write)
+    os.close(err_write)
+    try:
+        with anyio.fail_after(timeout_s):
+            captured_out, captured_err = bytearray(), bytearray()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_drain, out_read, captured_out, max_output_bytes)
+                tasks.start_soon(_drain, err_read, captured_err, max_output_bytes)
+            returncode = await child.wait()
+    except TimeoutError as error:
+        raise PhaseTimeout(Path(argv[0]).name, timeout_s) from error
+    finally:
+        child.close()
+        os.close(out_read)
+        os.close(err_read)
+    return Completed(argv=tuple(argv), returncode=returncode, stdout=bytes(captured_out), stderr=bytes(captured_err))
+
+
+async def _drain(descriptor: int, captured: bytearray, limit: int) -> None:
+    os.set_blocking(descriptor, False)
+    while True:
+        await anyio.wait_readable(descriptor)
+        try:
+            data = os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            continue
+        if not data:
+            return
+        captured += data[: max(0, limit - len(captured))]

@@ -1,0 +1,1 @@
+"""Fakes that subclass the ports; never imported by production code."""
