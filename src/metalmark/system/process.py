@@ -11,17 +11,18 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import anyio
-import anyio.abc
 
-from metalmark.model import PhaseTimeout, ToolMissing
+from metalmark.model import InputError, NoPermission, PhaseTimeout, ToolMissing
 
 _READ_BYTES = 64 * 1024
+_PIPE_GRACE_S = 1.0
+"""How long `run` still reads after the child's end, when a descendant holds its pipes open."""
 _JOIN_CGROUPS = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo 0 >"$1" || exit 125; shift; n=$((n-1)); done; exec "$@"'
 
 
@@ -59,7 +60,13 @@ class Child:
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self._popen = popen
-        self.pidfd = os.pidfd_open(popen.pid)
+        try:
+            self.pidfd = os.pidfd_open(popen.pid)
+        except OSError:
+            # No descriptor left for it: nobody could end the child later.
+            popen.kill()
+            popen.wait()
+            raise
 
     @property
     def pid(self) -> int:
@@ -72,9 +79,14 @@ class Child:
         return self._popen.poll()
 
     async def wait(self) -> int:
-        """Wait for its end and return the exit code (negative: signal)."""
+        """Wait for its end and return the exit code (negative: signal). Any number of tasks may wait at once."""
         if self._popen.poll() is None:
-            await anyio.wait_readable(self.pidfd)
+            # A descriptor of its own: the event loop takes one waiter a descriptor, and `close` may come meanwhile.
+            descriptor = os.dup(self.pidfd)
+            try:
+                await anyio.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
         return self._popen.wait()
 
     def signal(self, number: int) -> None:
@@ -83,9 +95,18 @@ class Child:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
 
-    def close(self) -> None:
-        """Kill it if it runs, reap it, and give back the pidfd."""
-        self.signal(signal.SIGKILL)
+    def close(self, *, whole_group: bool = False) -> None:
+        """Kill it if it runs, reap it, and give back the pidfd. Closing twice is harmless.
+
+        Args:
+            whole_group: Kill also what it started and what stayed in its process group (it led a new session).
+        """
+        if self._popen.poll() is None:
+            if whole_group:
+                # The child is not reaped yet, so its number still names its own group.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._popen.pid, signal.SIGKILL)
+            self.signal(signal.SIGKILL)
         self._popen.wait()
         if self.pidfd >= 0:
             os.close(self.pidfd)
@@ -121,26 +142,40 @@ def spawn(
 
     Raises:
         ToolMissing: There is no such program.
+        NoPermission: The program may not be executed.
+        InputError: ``cwd`` is not a folder.
     """
-    full = [find_tool(argv[0]) if "/" not in argv[0] else argv[0], *argv[1:]]
+    program = _program(argv[0], cwd)
+    full = [program, *argv[1:]]
     if cgroup_procs:
         full = ["/bin/sh", "-c", _JOIN_CGROUPS, "sh", str(len(cgroup_procs)), *map(str, cgroup_procs), *full]
     if die_with_parent:
         full = [find_tool("setpriv"), "--pdeathsig", "KILL", "--", *full]
-    try:
-        popen = subprocess.Popen(
-            full,
-            env=None if env is None else dict(env),
-            cwd=cwd,
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=subprocess.DEVNULL if stdout is None else stdout,
-            stderr=subprocess.DEVNULL if stderr is None else stderr,
-            pass_fds=tuple(pass_fds),
-            start_new_session=new_session,
-        )
-    except FileNotFoundError as error:
-        raise ToolMissing(f"{argv[0]} is not installed", hint="run `metalmark host setup`") from error
+    popen = subprocess.Popen(
+        full,
+        env=None if env is None else dict(env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        stdout=subprocess.DEVNULL if stdout is None else stdout,
+        stderr=subprocess.DEVNULL if stderr is None else stderr,
+        pass_fds=tuple(pass_fds),
+        start_new_session=new_session,
+    )
     return Child(popen)
+
+
+def _program(name: str, cwd: Path | None) -> str:
+    # Told here, because setpriv and sh would turn it into an exit code that a program could give as well.
+    if cwd is not None and not cwd.is_dir():
+        raise InputError("working folder", str(cwd), f"{name} cannot start there: it is not a folder")
+    if "/" not in name:
+        return find_tool(name)
+    path = name if cwd is None else str(cwd / name)
+    if not Path(path).exists():
+        raise ToolMissing(f"{name} is not installed", hint="run `metalmark host setup`")
+    if not os.access(path, os.X_OK):
+        raise NoPermission(f"{name} may not be executed", hint="run `metalmark host doctor`")
+    return name
 
 
 async def run(
@@ -156,37 +191,46 @@ async def run(
 ) -> Completed:
     """Run a process to its end and return what it printed; output beyond the bound is read and dropped.
 
+    It ends when the process ends: a descendant that keeps the pipes open delays it by a second at most. When it is
+    out of time or cancelled, the process and what it started in its process group are killed.
+
     Raises:
         ToolMissing: There is no such program.
         PhaseTimeout: It did not end in time; it is killed.
     """
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
-    try:
-        child = spawn(
-            argv, env=env, cwd=cwd, stdin=stdin, stdout=out_write if stdout is None else stdout, stderr=err_write,
-            pass_fds=pass_fds,
-        )  # fmt: skip
-    except BaseException:
-        for descriptor in (out_read, err_read, out_write, err_write):
-            os.close(descriptor)
-        raise
-    os.close(out_write)
-    os.close(err_write)
-    try:
-        with anyio.fail_after(timeout_s):
-            captured_out, captured_err = bytearray(), bytearray()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_drain, out_read, captured_out, max_output_bytes)
-                tasks.start_soon(_drain, err_read, captured_err, max_output_bytes)
-            returncode = await child.wait()
-    except TimeoutError as error:
-        raise PhaseTimeout(Path(argv[0]).name, timeout_s) from error
-    finally:
-        child.close()
-        os.close(out_read)
-        os.close(err_read)
+    captured_out, captured_err = bytearray(), bytearray()
+    with ExitStack() as opened:
+        out_read, out_write = _pipe(opened)
+        err_read, err_write = _pipe(opened)
+        with ExitStack() as ours:
+            for descriptor in (out_write, err_write):
+                ours.callback(os.close, descriptor)
+            child = spawn(
+                argv, env=env, cwd=cwd, stdin=stdin, stdout=out_write if stdout is None else stdout, stderr=err_write,
+                pass_fds=pass_fds,
+            )  # fmt: skip
+        opened.callback(child.close, whole_group=True)
+        try:
+            with anyio.fail_after(timeout_s):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_drain, out_read, captured_out, max_output_bytes)
+                    tasks.start_soon(_drain, err_read, captured_err, max_output_bytes)
+                    returncode = await child.wait()
+                    tasks.cancel_scope.deadline = anyio.current_time() + _PIPE_GRACE_S
+        except TimeoutError as error:
+            raise PhaseTimeout(Path(argv[0]).name, timeout_s, hint=_last_words(captured_err)) from error
     return Completed(argv=tuple(argv), returncode=returncode, stdout=bytes(captured_out), stderr=bytes(captured_err))
+
+
+def _pipe(opened: ExitStack) -> tuple[int, int]:
+    read, write = os.pipe()
+    opened.callback(os.close, read)
+    return read, write
+
+
+def _last_words(captured: bytearray) -> str:
+    text = captured[-500:].decode("utf-8", "replace").strip()
+    return f"its last words were: {text}" if text else ""
 
 
 async def _drain(descriptor: int, captured: bytearray, limit: int) -> None:
