@@ -62,8 +62,12 @@ class PhaseResult(_Value):
 class StreamResult(_Value):
     """What one output stream gave."""
 
-    text: str = Field(description="The kept bytes; those that are not UTF-8 are replaced.")
+    text: str | None = Field(
+        default=None,
+        description="The kept bytes; those that are not UTF-8 are replaced. null where the result is kept beside `saved`.",
+    )
     base64: str | None = Field(default=None, description="The kept bytes, exactly; only when they are not UTF-8.")
+    saved: str | None = Field(default=None, description="File below the --save folder that holds the kept bytes.")
     kept_bytes: int
     written_bytes: int = Field(description="What the benchmark wrote, also what was dropped.")
     truncated: bool
@@ -77,7 +81,7 @@ class FileResult(_Value):
     sha256: str
     text: str | None = Field(default=None, description="Content when it is UTF-8.")
     base64: str | None = Field(default=None, description="Content when it is not.")
-    saved: str | None = Field(default=None, description="Where --save put it.")
+    saved: str | None = Field(default=None, description="File below the --save folder that holds it.")
 
 
 class FilesResult(_Value):
