@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ FORMAT: Final = 1
 _UNPACK_LIMIT_S: Final = 120.0
 _HINT: Final = "run `metalmark host setup`"
 
-DRIVERS: Final = (
+DRIVERS: Final[tuple[str, ...]] = (
     "virtio_mmio",
     "virtio_pci",
     "virtio_blk",
@@ -108,10 +107,7 @@ async def unpack_kernel_package(package: Path, folder: Path, *, extra: Sequence[
         ToolMissing: ``dpkg-deb`` is not there, or a driver is missing.
         NoSpace, NoPermission, PhaseTimeout
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except PermissionError as error:
-        raise NoPermission(f"{folder} cannot be made", hint="set METALMARK_HOME, or run as root") from error
+    await in_thread(_make_folder, folder)
     with no_space_told(folder), tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as name:
         tree = Path(name) / "tree"
         for archive in (package, *extra):
@@ -119,6 +115,13 @@ async def unpack_kernel_package(package: Path, folder: Path, *, extra: Sequence[
             if done.returncode != 0:
                 raise StableError(f"{archive} cannot be unpacked", why=done.error_text)
         return await in_thread(_install, tree, folder, package.name)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except PermissionError as error:
+        raise NoPermission(f"{folder} cannot be made", hint="set METALMARK_HOME, or run as root") from error
 
 
 def _install(tree: Path, folder: Path, package: str) -> GuestKernel:
@@ -173,7 +176,6 @@ def _publish(staged: Path, target: Path) -> GuestKernel:
         target.rename(staged.parent / "replaced")
     staged.rename(target)
     sync_folder(target.parent)
-    shutil.rmtree(target.parent / "replaced", ignore_errors=True)
     return _read(target / "kernel.json")
 
 

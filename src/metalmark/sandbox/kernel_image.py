@@ -1,9 +1,9 @@
-"""The kernel image itself: out of the compressed file that a distribution ships, into the one that a VMM loads.
+r"""The kernel image itself: out of the compressed file that a distribution ships, into the one that a VMM loads.
 
-x86-64: a bzImage holds the compressed ELF ``vmlinux`` at ``(setup_sects + 1) * 512 + payload_offset``; the four bytes at
-its end are the uncompressed size and no part of the stream (Linux ``Documentation/arch/x86/boot.rst``, protocol 2.08).
+x86-64: a bzImage holds the compressed ELF ``vmlinux`` at ``(setup_sects + 1) * 512 + payload_offset``; the four bytes
+at its end are the uncompressed size and no part of the stream (``Documentation/arch/x86/boot.rst``, protocol 2.08).
 An uncompressed kernel starts 0.1 to 3 s sooner under emulation, and Firecracker takes nothing else.
-aarch64: an ``Image`` (magic ``ARM\\x64`` at 0x38), as it is or gzipped.
+aarch64: an ``Image`` (magic ``ARM\x64`` at 0x38), as it is or gzipped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import struct
 import zlib
 from typing import Final
 
-import lz4.block
+import lz4.block  # type: ignore[import-untyped]  # lz4 ships neither stubs nor a py.typed marker
 import zstandard
 
 from metalmark.model import StableError

@@ -1,7 +1,7 @@
 """The kernel's modules that a guest needs, in an order in which they load.
 
-A distribution's package has no ``modules.dep`` (its install script makes it), so that each module's own ``depends=`` and
-``name=`` in its ``.modinfo`` section are read. A wrong order shows as ENOENT from ``finit_module``: an unresolved symbol.
+A distribution's package has no ``modules.dep`` (its install script makes it), so that each module's own ``depends=``
+in its ``.modinfo`` section is read. A wrong order shows as ENOENT from ``finit_module``: an unresolved symbol.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from metalmark.model import PhaseTimeout, ToolMissing
-from metalmark.system import run
+from metalmark.system import in_thread, run
 
 PROBE_LIMIT_S: Final = 2.0
 _LOOP_LIMIT_MS: Final = 5.0
@@ -52,7 +52,7 @@ class KvmProbe:
 
 async def probe_kvm(device: Path = Path("/dev/kvm"), *, limit_s: float = PROBE_LIMIT_S) -> KvmProbe:
     """Run the probe guest and say what came of it. Ends within ``limit_s``, whatever the device does."""
-    if not device.exists():
+    if not await in_thread(device.exists):
         return KvmProbe(
             state=KvmState.ABSENT,
             reason=f"{device} does not exist",

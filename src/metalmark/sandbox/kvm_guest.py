@@ -1,8 +1,8 @@
 """The probe's guests: a few instructions each, run through raw ioctls of ``/dev/kvm``.
 
 Numbers and layouts are those of ``linux/kvm.h`` (KVM API 12). x86-64: 2 MiB of memory at 0, long mode, one 2 MiB page.
-No interrupt controller, because with one ``hlt`` would wait in the kernel. aarch64: memory at 1 GiB, translation off, and
-a write to an address without memory as the end, for there is no ``hlt`` that exits.
+No interrupt controller, because with one ``hlt`` would wait in the kernel. aarch64: memory at 1 GiB, translation off,
+and a write to an address without memory as the end, for there is no ``hlt`` that exits.
 """
 
 from __future__ import annotations
