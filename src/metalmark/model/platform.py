@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from metalmark.model.errors import InputError
 
+_PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _BY_MACHINE = {
     "x86_64": ("amd64", ""),
+    "i386": ("386", ""),
+    "i686": ("386", ""),
     "amd64": ("amd64", ""),
     "aarch64": ("arm64", "v8"),
     "arm64": ("arm64", "v8"),
+    "armv6l": ("arm", "v6"),
     "armv7l": ("arm", "v7"),
     "riscv64": ("riscv64", ""),
     "ppc64le": ("ppc64le", ""),
@@ -29,13 +34,13 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str, *, field: str = "--platform") -> Platform:
-        """Read ``os/architecture[/variant]``, or an architecture alone.
+        """Read ``os/architecture[/variant]``, or an architecture alone, in any case; also as ``uname -m`` names it.
 
         Raises:
-            InputError: Empty or too many parts.
+            InputError: Too many parts, or one that is empty or not a name.
         """
-        parts = text.split("/")
-        if not all(parts) or len(parts) > 3:
+        parts = text.lower().split("/")
+        if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts) or parts == ["linux"]:
             raise InputError(field, text, "a platform is os/architecture[/variant]", hint="for example linux/arm64")
         if len(parts) == 1:
             parts = ["linux", *parts]
