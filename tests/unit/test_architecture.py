@@ -1,0 +1,180 @@
+"""The rules of ARCHITECTURE.md and CONTRIBUTING.md that a machine can check and that no linter does."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "metalmark"
+MODULES = sorted(SOURCE.rglob("*.py"))
+MODULE_LINES = 500
+FUNCTION_LINES = 80
+README_LINES = 150
+
+TESTED_ELSEWHERE = {
+    "system/process.py": "tests/integration/system/test_process.py",
+}
+"""Modules whose only work is with the operating system, and where that is tested instead of in tests/unit."""
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring and decorators."""
+    assert function.end_lineno is not None
+    body = function.body
+    docstring = 0
+    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and body[0].end_lineno is not None:
+        docstring = body[0].end_lineno - body[0].lineno + 1
+    return function.end_lineno - function.lineno + 1 - docstring
+
+
+def is_stub(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function says only what it would do, as those of a protocol."""
+    return all(
+        isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        for node in function.body
+    )
+
+
+def test_packages_are_two_levels_deep() -> None:
+    assert [relative(path) for path in MODULES if len(path.relative_to(SOURCE).parts) > 2] == []
+
+
+def test_other_packages_are_imported_by_their_package_name_only() -> None:
+    graph = grimp.build_graph("metalmark", cache_dir=None)
+    wrong = []
+    for importer in graph.modules:
+        for imported in graph.find_modules_directly_imported_by(importer):
+            theirs = imported.split(".")
+            if len(theirs) > 2 and theirs[1] != importer.split(".")[1]:
+                wrong.append(f"{importer} imports {imported}: import it from {'.'.join(theirs[:2])}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("folder", ["src", "guest", "tests", "benchmarks"])
+def test_no_file_is_over_its_length(folder: str) -> None:
+    files = [path for kind in ("*.py", "*.c", "*.h") for path in sorted((ROOT / folder).rglob(kind))]
+    limit = MODULE_LINES if folder in ("src", "guest") else 2 * MODULE_LINES
+    counted = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {name: lines for name, lines in counted.items() if lines > limit} == {}
+
+
+def test_no_function_is_over_its_length() -> None:
+    counted = {
+        f"{relative(path)}:{function.lineno} {function.name}": length(function)
+        for path in MODULES
+        for function in functions(path)
+    }
+    assert {name: lines for name, lines in counted.items() if lines > FUNCTION_LINES} == {}
+
+
+def test_what_is_public_has_a_docstring() -> None:
+    bare = []
+    for path in MODULES:
+        public = [
+            node for node in tree(path).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        ]
+        for node in public:
+            if not node.name.startswith("_") and ast.get_docstring(node) is None:
+                bare.append(f"{relative(path)}:{node.lineno} {node.name}")
+        if ast.get_docstring(tree(path)) is None:
+            bare.append(relative(path))
+    assert bare == []
+
+
+def test_no_file_is_named_for_nothing() -> None:
+    nothing = {"utils", "util", "common", "helpers", "helper", "base", "manager", "core", "misc"}
+    assert [relative(path) for path in MODULES if path.stem in nothing or path.parent.name in nothing] == []
+
+
+def code_modules() -> list[Path]:
+    """Modules that do something; those that only hold values or protocols have nothing to test."""
+    return [path for path in MODULES if path.name != "__init__.py" and not all(map(is_stub, functions(path)))]
+
+
+def test_every_module_is_tested_under_its_own_name() -> None:
+    missing = []
+    for path in code_modules():
+        name = path.relative_to(SOURCE)
+        mirror = ROOT / "tests" / "unit" / name.parent / f"test_{name.name}"
+        if not mirror.exists() and name.as_posix() not in TESTED_ELSEWHERE:
+            missing.append(f"{relative(path)} wants {relative(mirror)}, or an entry in TESTED_ELSEWHERE")
+    assert missing == []
+
+
+def test_exceptions_from_the_mirror_are_needed_and_true() -> None:
+    for name, test in TESTED_ELSEWHERE.items():
+        assert (SOURCE / name).exists(), name
+        assert (ROOT / test).exists(), f"{name} is said to be tested in {test}"
+        assert not (ROOT / "tests/unit" / Path(name).parent / f"test_{Path(name).name}").exists(), name
+
+
+def test_every_unit_test_is_named_for_a_module() -> None:
+    stray = []
+    for test in sorted((ROOT / "tests/unit").glob("*/test_*.py")):
+        noun = test.stem.removeprefix("test_")
+        modules = [path.stem for path in (SOURCE / test.parent.name).glob("*.py")]
+        if not any(noun == module or noun.startswith(f"{module}_") for module in modules):
+            stray.append(relative(test))
+    assert stray == []
+
+
+def documents() -> list[Path]:
+    found = [*ROOT.glob("*.md")]
+    for folder in ("docs", "examples", "scripts", "benchmarks", "guest", "tests"):
+        found += (ROOT / folder).rglob("*.md")
+    return sorted(found)
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors that a forge makes of a document's headings."""
+    found = set()
+    for heading in re.findall(r"^#+ +(.+?) *$", document.read_text(encoding="utf-8"), re.MULTILINE):
+        kept = re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", heading.lower()))
+        found.add(kept.replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("document", documents(), ids=relative)
+def test_links_of_documents_resolve(document: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        place = (document.parent / name).resolve() if name else document
+        if not place.exists() or (anchor and anchor not in anchors(place)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_page_of_the_documentation_is_in_its_index() -> None:
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert [page for page in sorted(pages) if page != "README.md" and f"({page})" not in index] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < README_LINES
