@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from metalmark.sandbox.port import (
     Accelerator,
     Availability,
@@ -14,6 +17,11 @@ from metalmark.sandbox.port import (
     OutputSink,
     Stream,
 )
+from metalmark.sandbox.settings import DriverSettings
+
+if TYPE_CHECKING:
+    from metalmark.sandbox.kernel import GuestKernel, installed_kernels, kernels_folder, unpack_kernel_package
+    from metalmark.sandbox.kvm import KvmProbe, KvmState, probe_kvm
 
 __all__ = [
     "Accelerator",
@@ -23,7 +31,32 @@ __all__ = [
     "BoxSpec",
     "DataSink",
     "Driver",
+    "DriverSettings",
     "Execution",
+    "GuestKernel",
+    "KvmProbe",
+    "KvmState",
     "OutputSink",
     "Stream",
+    "installed_kernels",
+    "kernels_folder",
+    "probe_kvm",
+    "unpack_kernel_package",
 ]
+
+_LAZY = {
+    "GuestKernel": "kernel",
+    "KvmProbe": "kvm",
+    "KvmState": "kvm",
+    "installed_kernels": "kernel",
+    "kernels_folder": "kernel",
+    "probe_kvm": "kvm",
+    "unpack_kernel_package": "kernel",
+}
+"""Public name to the module that has it, for those that most commands do not need."""
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"metalmark.sandbox.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
