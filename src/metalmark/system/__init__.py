@@ -2,22 +2,67 @@
 
 from __future__ import annotations
 
+from metalmark.system.affinity import bound_to
 from metalmark.system.blocking import T, in_thread
+from metalmark.system.cgroup import BoxCgroup, CgroupLimits
+from metalmark.system.cgroup_layout import CgroupLayout, CgroupVersion, read_layout
+from metalmark.system.cgroup_usage import CgroupUsage, read_usage, reset_peak, watch_oom
 from metalmark.system.clock import monotonic_ns, monotonic_s, realtime_ns, sleep_s
 from metalmark.system.files import clone, free_bytes, locked, no_space_told, published, sync_folder, try_locked
 from metalmark.system.folders import FORMAT_VERSION, Folders, ensure_private, folders
-from metalmark.system.identity import ProcessIdentity, boot_id, identity_of, is_alive, own_identity, start_ticks
+from metalmark.system.identity import (
+    ProcessIdentity,
+    boot_id,
+    identity_of,
+    is_alive,
+    kill_process,
+    own_identity,
+    start_ticks,
+)
+from metalmark.system.loops import Loop, attached, read_loops
+from metalmark.system.loops import detach as detach_loop
+from metalmark.system.mounts import (
+    Mount,
+    MountFlag,
+    bind,
+    make_private,
+    mount,
+    parse_mountinfo,
+    pivot_root,
+    read_mounts,
+    unmount,
+    unmount_below,
+)
+from metalmark.system.namespaces import Namespace, NamespaceThread, raise_loopback
 from metalmark.system.process import Child, Completed, find_tool, run, spawn
+from metalmark.system.threads import Thread, bind_others, bind_thread, threads_of
 
 __all__ = [
     "FORMAT_VERSION",
+    "BoxCgroup",
+    "CgroupLayout",
+    "CgroupLimits",
+    "CgroupUsage",
+    "CgroupVersion",
     "Child",
     "Completed",
     "Folders",
+    "Loop",
+    "Mount",
+    "MountFlag",
+    "Namespace",
+    "NamespaceThread",
     "ProcessIdentity",
     "T",
+    "Thread",
+    "attached",
+    "bind",
+    "bind_others",
+    "bind_thread",
     "boot_id",
+    "bound_to",
     "clone",
+    "detach_loop",
     "ensure_private",
     "find_tool",
     "folders",
@@ -25,17 +70,32 @@ __all__ = [
     "identity_of",
     "in_thread",
     "is_alive",
+    "kill_process",
     "locked",
+    "make_private",
     "monotonic_ns",
     "monotonic_s",
+    "mount",
     "no_space_told",
     "own_identity",
+    "parse_mountinfo",
+    "pivot_root",
     "published",
+    "raise_loopback",
+    "read_layout",
+    "read_loops",
+    "read_mounts",
+    "read_usage",
     "realtime_ns",
+    "reset_peak",
     "run",
     "sleep_s",
     "spawn",
     "start_ticks",
     "sync_folder",
+    "threads_of",
     "try_locked",
+    "unmount",
+    "unmount_below",
+    "watch_oom",
 ]

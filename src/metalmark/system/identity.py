@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,3 +55,27 @@ def identity_of(pid: int) -> ProcessIdentity | None:
 def is_alive(identity: ProcessIdentity) -> bool:
     """Whether exactly that process still runs."""
     return identity.boot_id == boot_id() and start_ticks(identity.pid) == identity.start_ticks
+
+
+def kill_process(identity: ProcessIdentity, *, timeout_s: float = 5.0) -> bool:
+    """Kill exactly that process, which need not be a child, and wait for its end. Blocking.
+
+    Returns:
+        False: it is still there, stuck in the kernel.
+    """
+    try:
+        descriptor = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        # Only now is it certain that the descriptor does not stand for a later process with the same pid.
+        if not is_alive(identity):
+            return True
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000)) or not is_alive(identity)
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(descriptor)
