@@ -22,12 +22,14 @@ from metalmark.sandbox.settings import DriverSettings
 if TYPE_CHECKING:
     from metalmark.sandbox.kernel import GuestKernel, installed_kernels, kernels_folder, unpack_kernel_package
     from metalmark.sandbox.kvm import KvmProbe, KvmState, probe_kvm
+    from metalmark.sandbox.leftovers import BoxRecord, SweepReport, sweep
 
 __all__ = [
     "Accelerator",
     "Availability",
     "Box",
     "BoxFacts",
+    "BoxRecord",
     "BoxSpec",
     "DataSink",
     "Driver",
@@ -38,19 +40,24 @@ __all__ = [
     "KvmState",
     "OutputSink",
     "Stream",
+    "SweepReport",
     "installed_kernels",
     "kernels_folder",
     "probe_kvm",
+    "sweep",
     "unpack_kernel_package",
 ]
 
 _LAZY = {
+    "BoxRecord": "leftovers",
     "GuestKernel": "kernel",
     "KvmProbe": "kvm",
     "KvmState": "kvm",
+    "SweepReport": "leftovers",
     "installed_kernels": "kernel",
     "kernels_folder": "kernel",
     "probe_kvm": "kvm",
+    "sweep": "leftovers",
     "unpack_kernel_package": "kernel",
 }
 """Public name to the module that has it, for those that most commands do not need."""
