@@ -6,17 +6,15 @@ Prefixes are skopeo's: ``oci:PATH[:TAG]``, ``oci-archive:PATH[:TAG]``, ``docker-
 
 from __future__ import annotations
 
-import tarfile
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from metalmark.model import ImageNotFound, InputError, NoPermission, NotAnImage
-from metalmark.oci.media import Compression
+from metalmark.oci.bundle import names_in_tar
 from metalmark.oci.reference import Reference
 
 _ELSEWHERE = ("docker-daemon:", "containers-storage:", "dir:", "ostree:", "tarball:", "sif:")
-_TAR_BLOCK = 512
 
 
 class SourceKind(StrEnum):
@@ -109,7 +107,7 @@ def _find_path(text: str) -> tuple[Path, str] | None:
             exists = False
         if exists:
             rest = text[end:]
-            return path, rest[1:] if rest.startswith(":") else rest
+            return path, rest.removeprefix(":")
     return None
 
 
@@ -137,10 +135,10 @@ def _look(path: Path) -> SourceKind:
     newer Docker versions write both, and only the index has the original digests.
     """
     try:
-        names = _names_of_folder(path) if path.is_dir() else _names_of_tar(path)
+        names = _names_of_folder(path) if path.is_dir() else names_in_tar(path)
     except PermissionError as error:
         raise NoPermission(f"{path} may not be read", hint="run as a user who may") from error
-    if "index.json" in names and ("blobs" in names or "oci-layout" in names):
+    if "index.json" in names:
         return SourceKind.OCI if path.is_dir() else SourceKind.OCI_ARCHIVE
     if "manifest.json" in names:
         return SourceKind.DOCKER_ARCHIVE
@@ -152,13 +150,9 @@ def _look(path: Path) -> SourceKind:
 
 
 def _is_both(path: Path) -> bool:
-    names = _names_of_folder(path) if path.is_dir() else _names_of_tar(path)
+    names = _names_of_folder(path) if path.is_dir() else names_in_tar(path)
     return "index.json" in names and "manifest.json" in names
 
 
 def _names_of_folder(path: Path) -> set[str]:
     return {name for name in ("index.json", "oci-layout", "manifest.json", "blobs") if (path / name).exists()}
-
-
-def _names_of_tar(path: Path) -> set[str]:
-    raise NotImplementedError(tarfile, Compression, _TAR_BLOCK, path)
