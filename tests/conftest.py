@@ -2,10 +2,49 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Asynchronous tests (``pytest.mark.anyio``) run on asyncio, as the commands do."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def soak() -> bool:
+    """Whether the full counts are wanted (``scripts/soak``)."""
+    return bool(os.environ.get("METALMARK_SOAK"))
+
+
+@pytest.fixture(scope="session")
+def guest_kernels() -> Path:
+    """The folder of guest kernels that ``scripts/test`` or a set-up of this host has unpacked."""
+    homes = [os.environ.get("METALMARK_HOME"), str(ROOT / ".cache/home")]
+    places = [Path(home) / "state/kernels" for home in homes if home] + [Path("/var/lib/metalmark/kernels")]
+    for place in places:
+        if any(place.glob("*/kernel.json")):
+            return place
+    pytest.skip("no guest kernel is set up (scripts/test or `metalmark host setup` unpacks one)")
+
+
+@pytest.fixture
+def metalmark_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A METALMARK_HOME of this test's own, empty."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("METALMARK_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def home_with_kernel(metalmark_home: Path, guest_kernels: Path) -> Path:
+    """A METALMARK_HOME of this test's own in which microVMs can boot."""
+    state = metalmark_home / "state"
+    state.mkdir(mode=0o700, parents=True)
+    (state / "kernels").symlink_to(guest_kernels)
+    return metalmark_home

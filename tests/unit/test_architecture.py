@@ -11,6 +11,9 @@ from pathlib import Path
 import grimp
 import pytest
 
+from metalmark.model import Outcome, Phase, RootfsMode, SandboxName
+from metalmark.sandbox import Accelerator
+
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "metalmark"
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -178,3 +181,9 @@ def test_every_page_of_the_documentation_is_in_its_index() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < README_LINES
+
+
+def test_the_glossary_has_every_word_of_a_result() -> None:
+    glossary = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    words = [*Outcome, *Phase, *SandboxName, *RootfsMode, *Accelerator]
+    assert [word.value for word in words if f"`{word.value}`" not in glossary] == []
