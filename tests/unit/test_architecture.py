@@ -43,13 +43,12 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines of a function without its docstring and decorators."""
+    """Lines of a function's body without its docstring: a signature may be long where it declares a command's flags."""
     assert function.end_lineno is not None
-    body = function.body
-    docstring = 0
-    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and body[0].end_lineno is not None:
-        docstring = body[0].end_lineno - body[0].lineno + 1
-    return function.end_lineno - function.lineno + 1 - docstring
+    first = function.body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and first.end_lineno is not None:
+        return function.end_lineno - first.end_lineno
+    return function.end_lineno - first.lineno + 1
 
 
 def is_stub(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
