@@ -1,0 +1,96 @@
+"""The application: global options, and groups that are imported when they are used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+import typer.main
+from typer.core import TyperGroup
+
+import metalmark
+from metalmark.cli.errors import exit_status, tell
+from metalmark.cli.logs import Verbosity, set_up_logging
+from metalmark.model import MetalmarkError
+
+if TYPE_CHECKING:
+    # Typer keeps the parser that it is built on to itself; only signatures need its names.
+    from typer._click.core import Command, Context
+    from typer._click.formatting import HelpFormatter
+
+GROUPS: Mapping[str, tuple[str, str]] = {
+    "runner": ("metalmark.cli.runner", "Run benchmarks on this machine."),
+    "image": ("metalmark.cli.image", "Pack, inspect and cache OCI images."),
+    "host": ("metalmark.cli.host", "Examine, set up and test this machine."),
+}
+"""Name of each group, the module whose ``app`` it is, and its line in the help."""
+
+HELP_COLUMNS = 100
+
+
+class LazyGroup(TyperGroup):
+    """A group whose members are imported when one of them is named, not for the list of them."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        """Return the names of the groups."""
+        return [*super().list_commands(ctx), *GROUPS]
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        """Import a group and return it; None when there is no such group."""
+        if cmd_name not in GROUPS:
+            return super().get_command(ctx, cmd_name)
+        group = typer.main.get_command(import_module(GROUPS[cmd_name][0]).app)
+        group.name = cmd_name
+        return group
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """List the groups without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in GROUPS.items()])
+
+
+app = typer.Typer(
+    name="metalmark",
+    cls=LazyGroup,
+    help="Continuous benchmarking on your own metal.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_COLUMNS},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"metalmark {metalmark.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Log more to stderr; twice for every detail.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Continuous benchmarking on your own metal."""
+    del version
+    set_up_logging(Verbosity.of(verbose=verbose, quiet=quiet, environment=os.environ))
+
+
+def run_application(words: Sequence[str]) -> NoReturn:
+    """Parse the words of a command line, do what they say, and exit with its code."""
+    try:
+        typer.main.get_command(app)(args=list(words), prog_name="metalmark")
+    except MetalmarkError as error:
+        tell(error)
+        sys.exit(exit_status(error))
+    sys.exit(0)

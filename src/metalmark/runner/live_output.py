@@ -1,0 +1,60 @@
+"""Forwards what a benchmark prints to the runner's own streams while it runs.
+
+What is forwarded is read back from the spool, so a reader that stops reading holds up the forwarding and nothing else:
+neither the benchmark nor its time-out waits for a terminal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+import anyio
+import anyio.lowlevel
+
+from metalmark.runner.output_spool import OutputSpool, StreamSpool
+
+_CHUNK_BYTES = 4096
+"""PIPE_BUF: a pipe that is writable takes this much without blocking."""
+_GONE = frozenset((errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveOutput:
+    """Where the two streams go. The same descriptor twice is fine."""
+
+    stdout: int
+    stderr: int
+
+    async def forward(self, spool: OutputSpool) -> None:
+        """Forward both streams up to their end."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_forward, spool.stdout, self.stdout)
+            tasks.start_soon(_forward, spool.stderr, self.stderr)
+
+
+async def _forward(spool: StreamSpool, descriptor: int) -> None:
+    offset = 0
+    blocks = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+    while data := await spool.read(offset, _CHUNK_BYTES if blocks else 16 * _CHUNK_BYTES):
+        try:
+            if blocks:
+                await _writable(descriptor)
+            offset += os.write(descriptor, data)
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            # Nobody reads any more (`| head`), or it has no room: the benchmark and its result go on without.
+            if error.errno in _GONE:
+                return
+            raise
+
+
+async def _writable(descriptor: int) -> None:
+    try:
+        await anyio.wait_writable(descriptor)
+    except PermissionError:
+        # epoll does not take devices such as /dev/null; they do not block either.
+        await anyio.lowlevel.checkpoint()
