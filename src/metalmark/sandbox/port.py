@@ -59,6 +59,8 @@ class BoxSpec:
     workspace: Path
     """An existing private folder for sockets, scratch and logs; the caller removes it."""
     resources: Resources
+    disk_folder: Path | None = None
+    """An existing private folder for scratch disks, where there is room (`BoxRecord.disk`); None: the workspace."""
     cpus: tuple[int, ...] = ()
     """vCPU *n*, or the process, is bound to these; empty: unbound."""
     helper_cpus: tuple[int, ...] = ()
@@ -69,6 +71,11 @@ class BoxSpec:
     """Attach a serial console and keep its log in the workspace as ``console.log``."""
     boot_timeout_s: float = 0.0
     """0: the driver's own limit."""
+
+    @property
+    def scratch_folder(self) -> Path:
+        """Where scratch disks are made."""
+        return self.disk_folder or self.workspace
 
 
 @dataclass(frozen=True, kw_only=True)

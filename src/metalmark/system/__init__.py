@@ -34,7 +34,7 @@ from metalmark.system.mounts import (
     unmount_below,
 )
 from metalmark.system.namespaces import Namespace, NamespaceThread, raise_loopback
-from metalmark.system.process import Child, Completed, find_tool, run, spawn
+from metalmark.system.process import Child, Completed, find_tool, max_open_files, run, spawn
 from metalmark.system.threads import Thread, bind_others, bind_thread, threads_of
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "kill_process",
     "locked",
     "make_private",
+    "max_open_files",
     "monotonic_ns",
     "monotonic_s",
     "mount",

@@ -97,8 +97,9 @@ class BoxCgroup:
         self._limits = limits
 
     def _make_folders(self) -> None:
+        accounted = self._accounted()
         for base in self.layout.hierarchies:
-            for part in _PARTS:
+            for part in _PARTS if base in accounted else _PARTS[:-1]:
                 # Another box that ends takes the empty parent away; then it is made again.
                 _make_below(base, f"{PARENT}/{self.name}/{part}".rstrip("/"))
         if self.layout.unified:
@@ -113,9 +114,9 @@ class BoxCgroup:
             StableError: The kernel refused.
         """
         try:
-            for job, agent in zip(self.folders("job"), self.folders("agent"), strict=True):
-                if job.is_dir():
-                    _move_all(job, agent)
+            for base in self._accounted():
+                box = base / PARENT / self.name
+                _move_all(box / "job", box / "agent")
             if self.layout.unified:
                 _delegate(self.folders("job")[0])
             self._write_limits(self._limits, "job/commands")
@@ -127,20 +128,19 @@ class BoxCgroup:
         """The ``cgroup.procs`` files that a process writes itself into to be in a part of the box."""
         return tuple(folder / "cgroup.procs" for folder in self.folders(part))
 
-    def open_commands(self) -> tuple[int, ...]:
-        """Open the files through which a command joins ``commands``; the caller closes the descriptors.
+    def _accounted(self) -> tuple[Path, ...]:
+        """The hierarchies that limit or account, the others being left to the runtime.
 
-        Only hierarchies that limit or account: where there is a device list, the commands stay under the runtime's.
+        A version 1 device list, for one, cannot be set once its group has groups below it.
         """
         if self.layout.unified:
-            places = [self.layout.hierarchies[0]]
-        else:
-            names = (*_CONTROLLERS, "freezer")
-            places = list(dict.fromkeys(self.layout.controllers[n] for n in names if n in self.layout.controllers))
-        return tuple(
-            os.open(base / PARENT / self.name / "job/commands/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-            for base in places
-        )
+            return self.layout.hierarchies[:1]
+        names = (*_CONTROLLERS, "freezer")
+        return tuple(dict.fromkeys(self.layout.controllers[n] for n in names if n in self.layout.controllers))
+
+    def commands_files(self) -> tuple[Path, ...]:
+        """The ``cgroup.procs`` files through which a command joins ``commands``."""
+        return tuple(base / PARENT / self.name / "job/commands/cgroup.procs" for base in self._accounted())
 
     def _settings(self, limits: CgroupLimits) -> Iterator[tuple[str, str, str]]:
         """Yield (controller, file, value) in the order in which they must be written."""

@@ -82,7 +82,7 @@ class NamespaceThread:
             make_private()
         for name, flag in _FILES.items():
             if self._kinds.value & flag and name != "pid":
-                self._descriptors[name] = os.open(f"/proc/thread-self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+                self._descriptors[name] = _open_high(f"/proc/thread-self/ns/{name}")
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
@@ -130,6 +130,15 @@ class NamespaceThread:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open_high(path: str) -> int:
+    # Above 9, where the redirections of a shell that inherits it cannot reach.
+    low = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 10)
+    finally:
+        os.close(low)
 
 
 def raise_loopback() -> None:

@@ -7,6 +7,7 @@ Identity is a pidfd, taken before anything could have reaped the child. A child 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -53,6 +54,11 @@ def find_tool(name: str, *, hint: str = "", path: str | None = None) -> str:
     if found is None:
         raise ToolMissing(f"{name} is not installed", hint=hint or "run `metalmark host setup`")
     return found
+
+
+def max_open_files() -> int:
+    """The hard limit of open files, which children cannot exceed."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 class Child:
