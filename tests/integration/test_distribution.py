@@ -28,6 +28,7 @@ def uv(*arguments: str | Path, cwd: Path) -> str:
     done = subprocess.run(
         [UV, "--quiet", *arguments],
         cwd=cwd,
+        check=False,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -119,7 +120,7 @@ def test_an_empty_environment_gets_a_working_command(installed: Path, tmp_path: 
     )  # fmt: skip
     refused = subprocess.run(
         ["metalmark", "runner", "run", tmp_path / "no-such-image"],
-        env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert refused.returncode not in (0, 1)
     assert "no-such-image" in refused.stderr
