@@ -26,13 +26,13 @@ static _Noreturn void run_machine(uint64_t began_ns)
 int main(int argc, char **argv)
 {
     uint64_t began_ns = monotonic_ns();
-    /* The kernel starts /init without arguments. */
-    if ((argc == 2 && strcmp(argv[1], "init") == 0) || (argc <= 1 && getpid() == 1))
-        run_machine(began_ns);
     if (argc == 3 && strcmp(argv[1], "serve") == 0) {
         struct agent_options options = {.fd = atoi(argv[2]), .began_ns = began_ns};
         return agent_serve(&options);
     }
+    /* The kernel starts /init with whatever words of its command line it did not know. */
+    if (getpid() == 1 || (argc == 2 && strcmp(argv[1], "init") == 0))
+        run_machine(began_ns);
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         puts(AGENT_VERSION);
         return 0;

@@ -20,6 +20,7 @@ from metalmark.sandbox.port import (
 from metalmark.sandbox.settings import DriverSettings
 
 if TYPE_CHECKING:
+    from metalmark.sandbox.agent_binary import agent_binary
     from metalmark.sandbox.kernel import GuestKernel, installed_kernels, kernels_folder, unpack_kernel_package
     from metalmark.sandbox.kvm import KvmProbe, KvmState, probe_kvm
     from metalmark.sandbox.leftovers import BoxRecord, SweepReport, sweep
@@ -41,6 +42,7 @@ __all__ = [
     "OutputSink",
     "Stream",
     "SweepReport",
+    "agent_binary",
     "installed_kernels",
     "kernels_folder",
     "probe_kvm",
@@ -54,6 +56,7 @@ _LAZY = {
     "KvmProbe": "kvm",
     "KvmState": "kvm",
     "SweepReport": "leftovers",
+    "agent_binary": "agent_binary",
     "installed_kernels": "kernel",
     "kernels_folder": "kernel",
     "probe_kvm": "kvm",

@@ -9,6 +9,7 @@ from metalmark.wire.guest import (
     PROTOCOL,
     Clock,
     ClockTag,
+    CreditTag,
     Done,
     DoneTag,
     Ending,
@@ -29,6 +30,8 @@ from metalmark.wire.guest import (
     ReadyTag,
     Setup,
     SetupTag,
+    SignalTag,
+    credit_of,
     signal_frame,
 )
 
@@ -39,6 +42,7 @@ __all__ = [
     "PROTOCOL",
     "Clock",
     "ClockTag",
+    "CreditTag",
     "Done",
     "DoneTag",
     "Ending",
@@ -62,6 +66,8 @@ __all__ = [
     "ReadyTag",
     "Setup",
     "SetupTag",
+    "SignalTag",
+    "credit_of",
     "encode",
     "pack",
     "signal_frame",

@@ -29,7 +29,7 @@ class Kind(IntEnum):
     INPUT = 0x03
     """Bytes for stdin or a PUT; an empty payload is the end."""
     SIGNAL = 0x04
-    """Payload: one field, the signal's number; goes to every process of the stream's command."""
+    """Goes to every process of the stream's command; SIGKILL also ends a GET or PUT. See `SignalTag`."""
     GET = 0x05
     PUT = 0x06
     CLOCK = 0x07
@@ -173,6 +173,18 @@ class ReadyTag(IntEnum):
     MONOTONIC_NS = 1
     MEMORY_MAX_BYTES = 2
     """The bound that commands got."""
+
+
+class SignalTag(IntEnum):
+    """Fields of SIGNAL."""
+
+    NUMBER = 1
+
+
+class CreditTag(IntEnum):
+    """Fields of CREDIT: how much of what INPUT brought has been taken."""
+
+    BYTES = 1
 
 
 class ClockTag(IntEnum):
@@ -441,7 +453,16 @@ class Fault:
 
 def signal_frame(stream: int, signal: int) -> Frame:
     """Return the frame that sends a signal to every process of a stream's command."""
-    return Frame(kind=Kind.SIGNAL, stream=stream, payload=pack([(1, signal)]))
+    return Frame(kind=Kind.SIGNAL, stream=stream, payload=pack([(SignalTag.NUMBER, signal)]))
+
+
+def credit_of(payload: bytes) -> int:
+    """Return the bytes that a CREDIT frame gives back.
+
+    Raises:
+        ProtocolError: Malformed.
+    """
+    return Fields(payload).integer(CreditTag.BYTES)
 
 
 def _ending(value: int) -> Ending:
