@@ -204,24 +204,29 @@ def _open_plain(path: Path, scratch: Path) -> int:
         return descriptor
     try:
         with no_space_told(scratch):
-            unpacked = os.open(scratch, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            try:
-                unpacker = Unpacker(
-                    lambda piece: os.write(unpacked, piece), UnpackLimits(max_bytes=_MAX_UNPACKED_BYTES)
-                )
-                offset = 0
-                while data := os.pread(descriptor, MIB, offset):
-                    unpacker.feed(data)
-                    offset += len(data)
-                unpacker.finish()
-            except BaseException:
-                os.close(unpacked)
-                raise
-            return unpacked
+            return _unpacked(descriptor, scratch)
     except UnpackRefused as error:
         raise NotAnImage(f"{path} cannot be unpacked", why=str(error)) from error
     finally:
         os.close(descriptor)
+
+
+def _unpacked(descriptor: int, scratch: Path) -> int:
+    """Return a file without a name that holds what a packed file unpacks to."""
+    target = os.open(scratch, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(os.dup(target), "wb") as stream:
+            unpacker = Unpacker(stream.write, UnpackLimits(max_bytes=_MAX_UNPACKED_BYTES))
+            offset = 0
+            while data := os.pread(descriptor, MIB, offset):
+                unpacker.feed(data)
+                offset += len(data)
+            unpacker.finish()
+        os.lseek(target, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(target)
+        raise
+    return target
 
 
 def _members(path: Path, stream: IO[bytes]) -> Iterator[tuple[str, tarfile.TarInfo]]:

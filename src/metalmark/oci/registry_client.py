@@ -1,0 +1,244 @@
+"""Requests to one registry: challenges, redirects that never carry credentials elsewhere, and retries."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+from urllib.parse import urlencode
+
+import anyio
+import httpx
+
+from metalmark.model import MIB, ImageNotFound, NotAnImage, RegistryDenied, RegistryUnavailable
+from metalmark.oci.access import RegistryAccess
+from metalmark.oci.documents import Node, shown
+from metalmark.oci.reference import Reference
+from metalmark.oci.registry_answers import Hiccup, http_errors_told, read_bounded, retry_after, said
+from metalmark.oci.registry_auth import Challenge, Credentials, find_credentials, parse_challenges, read_token
+from metalmark.oci.registry_transport import Transport
+from metalmark.system import in_thread, sleep_s
+
+_MAX_ANSWER_BYTES = 1 * MIB
+_MAX_REDIRECTS = 5
+_CLIENT_ID = "metalmark"
+T = TypeVar("T")
+
+
+class RegistryClient:
+    """Requests to the registry that a reference names.
+
+    Args:
+        reference: The image; its registry is the only host that is given credentials, but for the token service that
+            the registry itself names.
+        access: Credentials, transport and patience.
+    """
+
+    def __init__(self, reference: Reference, access: RegistryAccess) -> None:
+        self._reference = reference
+        self._access = access
+        self._transport = Transport(reference.registry, access)
+        self._origin: httpx.URL | None = None
+        self._authorization = ""
+        self._static_token = False
+        self._challenge_lock = anyio.Lock()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+    @asynccontextmanager
+    async def get(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+        """Send a GET and give the answer (200 or 206) with its body still to be read.
+
+        Args:
+            path: Below ``/v2/REPOSITORY/``.
+            headers: Further headers.
+
+        Raises:
+            Hiccup: Another try may help.
+            RegistryDenied: Refused.
+            ImageNotFound: There is no such thing.
+        """
+        origin = await self._begin()
+        url = origin.join(f"/v2/{self._reference.repository}/{path}")
+        with http_errors_told(self._reference.registry):
+            response = await self._send(url, headers)
+            if response.status_code == 401 and not self._static_token:
+                await self._authenticate(response)
+                response = await self._send(url, headers)
+            try:
+                if response.status_code not in (200, 206):
+                    await self._refuse(response, path)
+                yield response
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()
+
+    async def retry(self, what: str, attempt: Callable[[], Awaitable[T]], progressed: Callable[[], int] = int) -> T:
+        """Call until it succeeds, with growing pauses; the count starts anew whenever there was progress.
+
+        Args:
+            what: What is tried, for the error.
+            attempt: Raises `Hiccup` for what may mend itself.
+            progressed: Returns a number that grows with progress.
+
+        Raises:
+            RegistryUnavailable: It kept failing.
+        """
+        patience = self._access.patience
+        failures, before = 0, progressed()
+        while True:
+            try:
+                return await attempt()
+            except Hiccup as error:
+                failures = 1 if progressed() > before else failures + 1
+                before = progressed()
+                if failures >= patience.attempts:
+                    raise RegistryUnavailable(
+                        f"{what} could not be fetched from {self._reference.registry}",
+                        why=f"{error} (tried {failures} times)",
+                        hint="try again later",
+                    ) from error
+                pause = patience.first_wait_s * 2 ** (failures - 1) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+                await sleep_s(min(patience.longest_wait_s, pause if error.wait_s is None else error.wait_s))
+
+    async def _begin(self) -> httpx.URL:
+        if self._origin is None:
+            async with self._challenge_lock:
+                if self._origin is None:
+                    await self._start()
+        if self._origin is None:
+            raise Hiccup("the client has not started")
+        return self._origin
+
+    async def _start(self) -> None:
+        await self._transport.start()
+        token = await in_thread(read_token, self._access)
+        self._static_token = bool(token)
+        self._authorization = f"Bearer {token}" if token else ""
+        scheme = await self._transport.scheme(self._reference.host, self._reference.server)
+        self._origin = httpx.URL(f"{scheme}://{self._reference.server}")
+
+    async def _send(self, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
+        """Follow redirects by hand: credentials go to the registry's own origin and nowhere else."""
+        for _ in range(_MAX_REDIRECTS):
+            own = self._is_own(url)
+            sent = {**headers, "Authorization": self._authorization} if own and self._authorization else dict(headers)
+            client = self._transport.client_for(url)
+            response = await client.send(client.build_request("GET", url, headers=sent), stream=True)
+            if response.status_code not in (301, 302, 303, 307, 308):
+                if response.status_code == 401 and not own:
+                    await response.aclose()
+                    raise RegistryDenied(
+                        f"{self._reference.registry} redirected to {url.host}, which asks for credentials",
+                        why="credentials are only given to the registry that was named",
+                    )
+                return response
+            await response.aclose()
+            target = url.join(response.headers.get("Location", ""))
+            if target.scheme != "https" and not (target.scheme == "http" and url.scheme == "http"):
+                raise RegistryDenied(
+                    f"{self._reference.registry} redirected to {shown(str(target))}",
+                    why="a redirect from https must stay on https",
+                )
+            url = target
+        raise RegistryDenied(f"{self._reference.registry} redirected more than {_MAX_REDIRECTS} times")
+
+    def _is_own(self, url: httpx.URL) -> bool:
+        origin = self._origin
+        return origin is not None and (url.scheme, url.host, url.port) == (origin.scheme, origin.host, origin.port)
+
+    async def _authenticate(self, response: httpx.Response) -> None:
+        used = response.request.headers.get("Authorization", "")
+        challenges = parse_challenges(", ".join(response.headers.get_list("WWW-Authenticate")))
+        await response.aclose()
+        async with self._challenge_lock:
+            if used != self._authorization:
+                return  # another request was faster
+            credentials = await find_credentials(self._reference.registry, self._reference.repository, self._access)
+            by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
+            if "bearer" in by_scheme:
+                self._authorization = f"Bearer {await self._fetch_token(by_scheme['bearer'], credentials)}"
+            elif "basic" in by_scheme and credentials is not None and credentials.username:
+                self._authorization = credentials.basic
+            else:
+                raise self._unauthorized("it wants credentials and there are none", given=credentials is not None)
+
+    async def _fetch_token(self, challenge: Challenge, credentials: Credentials | None) -> str:
+        realm = httpx.URL(challenge.parameters.get("realm", ""))
+        origin = self._origin
+        if realm.scheme != "https" and not (realm.scheme == "http" and origin is not None and origin.scheme == "http"):
+            raise RegistryDenied(
+                f"{self._reference.registry} names {shown(str(realm))} as its token service",
+                why="credentials are not sent there without TLS",
+            )
+        service = challenge.parameters.get("service", "")
+        scope = challenge.parameters.get("scope") or f"repository:{self._reference.repository}:pull"
+        client = self._transport.client_for(realm)
+        if credentials is not None and credentials.identity_token:
+            form = {
+                "grant_type": "refresh_token",
+                "refresh_token": credentials.identity_token,
+                "service": service,
+                "scope": scope,
+                "client_id": _CLIENT_ID,
+            }
+            request = client.build_request("POST", realm, data=form)
+        else:
+            query = (
+                realm.query.decode() + ("&" if realm.query else "") + urlencode({"service": service, "scope": scope})
+            )
+            headers = {"Authorization": credentials.basic} if credentials is not None and credentials.username else {}
+            request = client.build_request("GET", realm.copy_with(query=query.encode()), headers=headers)
+        answer = await client.send(request, stream=True)
+        try:
+            data = await read_bounded(answer, _MAX_ANSWER_BYTES)
+        finally:
+            await answer.aclose()
+        if answer.status_code in (429, *range(500, 600)):
+            raise Hiccup(f"its token service {realm.host} answered {answer.status_code}", retry_after(answer))
+        if answer.status_code != 200:
+            raise self._unauthorized(
+                f"its token service {realm.host} answered {answer.status_code}", given=credentials is not None
+            )
+        try:
+            node = Node.parse(data, what=f"the answer of the token service {realm.host}")
+            token = node.get("token").text("") or node.get("access_token").text("")
+        except NotAnImage as error:
+            raise RegistryDenied(f"the token service {realm.host} gave no token", why=str(error)) from error
+        if not token or not token.isascii() or not token.isprintable():
+            raise RegistryDenied(f"the token service {realm.host} gave no token")
+        return token
+
+    async def _refuse(self, response: httpx.Response, path: str) -> None:
+        status = response.status_code
+        message = said(await read_bounded(response, _MAX_ANSWER_BYTES, strict=False))
+        if status in (408, 429) or status >= 500:
+            raise Hiccup(f"it answered {status}{message}", retry_after(response))
+        if status == 401:
+            raise self._unauthorized(f"it answered 401{message}", given=bool(self._authorization))
+        if status == 403:
+            raise RegistryDenied(
+                f"{self._reference.registry} forbids reading {self._reference.repository}",
+                why=f"it answered 403{message}",
+                hint="use an account that may read it",
+            )
+        if status == 404:
+            raise ImageNotFound(
+                f"{self._reference.registry} has no {self._reference.repository} {path.rpartition('/')[2]}",
+                why=f"it answered 404{message}",
+                hint="check the name and the tag",
+            )
+        raise RegistryDenied(f"{self._reference.registry} answered {status} for {path}", why=message.lstrip(": "))
+
+    def _unauthorized(self, why: str, *, given: bool) -> RegistryDenied:
+        registry = self._reference.registry
+        return RegistryDenied(
+            f"{registry} does not let {'these credentials' if given else 'anonymous users'} read"
+            f" {self._reference.repository}",
+            why=why,
+            hint=f"log in with `docker login {registry}` or `podman login {registry}`,"
+            " or give --authfile or --token-file",
+        )
