@@ -20,6 +20,7 @@ from metalmark.sandbox.port import (
 from metalmark.sandbox.settings import DriverSettings
 
 if TYPE_CHECKING:
+    from metalmark.sandbox.agent_binary import selftest_program
     from metalmark.sandbox.agent_binary import agent_binary
     from metalmark.sandbox.kernel import GuestKernel, installed_kernels, kernels_folder, unpack_kernel_package
     from metalmark.sandbox.kvm import KvmProbe, KvmState, probe_kvm
@@ -46,6 +47,7 @@ __all__ = [
     "installed_kernels",
     "kernels_folder",
     "probe_kvm",
+    "selftest_program",
     "sweep",
     "unpack_kernel_package",
 ]
@@ -60,6 +62,7 @@ _LAZY = {
     "installed_kernels": "kernel",
     "kernels_folder": "kernel",
     "probe_kvm": "kvm",
+    "selftest_program": "agent_binary",
     "sweep": "leftovers",
     "unpack_kernel_package": "kernel",
 }

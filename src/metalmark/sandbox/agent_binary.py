@@ -21,14 +21,27 @@ def agent_binary(machine: str, *, folder: Path = _FOLDER) -> Path:
     Raises:
         ToolMissing: There is none for that architecture, or this installation was built without.
     """
+    return _packaged("agent", "guest agent", machine, folder)
+
+
+def selftest_program(machine: str, *, folder: Path = _FOLDER) -> Path:
+    """Return the static program that self-test images consist of; see `agent_binary`.
+
+    Raises:
+        ToolMissing: There is none for that architecture, or this installation was built without.
+    """
+    return _packaged("selftest", "self-test program", machine, folder)
+
+
+def _packaged(kind: str, noun: str, machine: str, folder: Path) -> Path:
     if machine not in MACHINES:
         raise ToolMissing(
-            f"there is no guest agent for {machine}", why=f"it is built for {' and '.join(MACHINES)}", hint=""
+            f"there is no {noun} for {machine}", why=f"it is built for {' and '.join(MACHINES)}", hint=""
         )
-    path = folder / f"metalmark-agent-{machine}"
+    path = folder / f"metalmark-{kind}-{machine}"
     if not path.is_file():
         raise ToolMissing(
-            f"the guest agent for {machine} is missing",
+            f"the {noun} for {machine} is missing",
             why=f"this installation was built without it: {path}",
             hint="in a source tree: apt-get install musl-tools && make -C guest, or pip install ziglang"
             f" && make -C guest MACHINE={machine} CC='python3 -m ziglang cc -target {machine}-linux-musl'",
