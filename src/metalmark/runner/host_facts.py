@@ -176,11 +176,11 @@ async def read_host_facts(
         kernel_release=platform.release(),
         distribution=read_distribution(root),
         uid=who,
-        user=_user_name(who),
+        user=user_name(who),
         groups=_groups(),
-        listed_groups=_listed_groups(root, _user_name(who)),
-        known_groups=_known_groups(root),
-        kvm_device=_kvm_device(root),
+        listed_groups=listed_groups(root, user_name(who)),
+        known_groups=known_groups(root),
+        kvm_device=kvm_device_facts(root),
         virtualisation=_virtualisation(root),
         tools=tools,
         cgroups=_cgroups(root),
@@ -219,7 +219,8 @@ async def _read_tool(name: str, path: str | None) -> ToolFact:
     return ToolFact(name=name, path=path, version=version[0] if version else first[:60])
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return the name of a user, or the number when there is no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -234,16 +235,19 @@ def _groups() -> frozenset[str]:
     return frozenset(names)
 
 
-def _known_groups(root: Path) -> frozenset[str]:
+def known_groups(root: Path) -> frozenset[str]:
+    """Return the names of all groups in ``/etc/group``."""
     return frozenset(line.partition(":")[0] for line in _read(root / "etc/group").splitlines())
 
 
-def _listed_groups(root: Path, user: str) -> frozenset[str]:
+def listed_groups(root: Path, user: str) -> frozenset[str]:
+    """Return the groups that list a user as a member, by now."""
     lines = (line.split(":") for line in _read(root / "etc/group").splitlines())
     return frozenset(fields[0] for fields in lines if len(fields) == 4 and user in fields[3].split(","))
 
 
-def _kvm_device(root: Path) -> KvmDeviceFacts:
+def kvm_device_facts(root: Path) -> KvmDeviceFacts:
+    """Return who may open ``/dev/kvm``."""
     device = root / "dev/kvm"
     try:
         status = device.stat()
