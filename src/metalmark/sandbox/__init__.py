@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+# Not lazily: a module and a function of one name, and whoever comes last gets the package's attribute.
+from metalmark.sandbox.agent_binary import agent_binary, selftest_program
 from metalmark.sandbox.port import (
     Accelerator,
     Availability,
@@ -20,8 +22,6 @@ from metalmark.sandbox.port import (
 from metalmark.sandbox.settings import DriverSettings
 
 if TYPE_CHECKING:
-    from metalmark.sandbox.agent_binary import selftest_program
-    from metalmark.sandbox.agent_binary import agent_binary
     from metalmark.sandbox.kernel import GuestKernel, installed_kernels, kernels_folder, unpack_kernel_package
     from metalmark.sandbox.kvm import KvmProbe, KvmState, probe_kvm
     from metalmark.sandbox.leftovers import BoxRecord, SweepReport, sweep
@@ -58,11 +58,9 @@ _LAZY = {
     "KvmProbe": "kvm",
     "KvmState": "kvm",
     "SweepReport": "leftovers",
-    "agent_binary": "agent_binary",
     "installed_kernels": "kernel",
     "kernels_folder": "kernel",
     "probe_kvm": "kvm",
-    "selftest_program": "agent_binary",
     "sweep": "leftovers",
     "unpack_kernel_package": "kernel",
 }
