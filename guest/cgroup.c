@@ -33,17 +33,14 @@ size_t cgroup_inherited(int fds[CGROUP_FDS])
     return inherited_count;
 }
 
-/* What the kernel and the agent need to live on when commands have used up theirs. */
-static uint64_t reserve_bytes(uint64_t total)
-{
-    uint64_t reserve = 12ull * MIB + total / 64;
-    return reserve < total / 4 ? reserve : total / 4;
-}
-
+/* What is there when nothing runs yet, less what the kernel and the agent need to live on when commands have used up
+ * theirs: the command's group shall meet its own bound before the machine's. */
 static uint64_t granted(uint64_t asked)
 {
     uint64_t total = file_value(AT_FDCWD, "/proc/meminfo", "MemTotal:", 0) * 1024;
-    uint64_t most = total - reserve_bytes(total);
+    uint64_t most = file_value(AT_FDCWD, "/proc/meminfo", "MemAvailable:", total / 1024) * 1024;
+    uint64_t reserve = 8ull * MIB + total / 64;
+    most -= reserve < most / 4 ? reserve : most / 4;
     return asked == 0 || asked > most ? most : asked;
 }
 
