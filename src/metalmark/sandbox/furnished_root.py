@@ -15,7 +15,7 @@ from pathlib import Path
 from metalmark.model import StableError
 from metalmark.sandbox.pasta import read_resolv_confs, resolv_conf_of
 from metalmark.sandbox.port import BoxSpec
-from metalmark.system import bind
+from metalmark.system import MountFlag, bind, mount
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -44,6 +44,8 @@ def furnish_root(root: Path, *, workspace: Path, files: Mapping[str, str]) -> No
     """
     sources = workspace / "etc"
     sources.mkdir(exist_ok=True)
+    # A small disk of its own: what the box writes to these files must not fill the host's.
+    mount("tmpfs", sources, "tmpfs", flags=MountFlag.NO_SUID | MountFlag.NO_DEV, data="mode=755,size=64k")
     top = os.open(root, _FOLDER)
     try:
         for name, mode in (("run", 0o755), ("tmp", 0o1777), ("etc", 0o755)):

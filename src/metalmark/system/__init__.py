@@ -33,7 +33,7 @@ from metalmark.system.mounts import (
     unmount,
     unmount_below,
 )
-from metalmark.system.namespaces import Namespace, NamespaceThread, raise_loopback
+from metalmark.system.namespaces import Namespace, NamespaceThread, has_privilege, raise_loopback, set_hostname
 from metalmark.system.process import Child, Completed, find_tool, max_open_files, run, spawn
 from metalmark.system.threads import Thread, bind_others, bind_thread, threads_of
 
@@ -67,6 +67,7 @@ __all__ = [
     "find_tool",
     "folders",
     "free_bytes",
+    "has_privilege",
     "identity_of",
     "in_thread",
     "is_alive",
@@ -90,6 +91,7 @@ __all__ = [
     "realtime_ns",
     "reset_peak",
     "run",
+    "set_hostname",
     "sleep_s",
     "spawn",
     "start_ticks",

@@ -33,13 +33,24 @@ def read_usage(cgroup: BoxCgroup, part: str = "job/commands") -> CgroupUsage:
             memory_peak_bytes=_number(folder / "memory.peak"),
             oom_kills=_keyed(folder / "memory.events").get("oom_kill", 0),
         )
-    accounting, memory = cgroup.folder("cpuacct", part), cgroup.folder("memory", part)
+    memory = cgroup.folder("memory", part)
+    user_us, system_us = _v1_times(cgroup.folder("cpuacct", part))
     return CgroupUsage(
-        user_us=_number(accounting / "cpuacct.usage_user") // 1000 if accounting else 0,
-        system_us=_number(accounting / "cpuacct.usage_sys") // 1000 if accounting else 0,
+        user_us=user_us,
+        system_us=system_us,
         memory_peak_bytes=_number(memory / "memory.max_usage_in_bytes") if memory else 0,
         oom_kills=_keyed(memory / "memory.oom_control").get("oom_kill", 0) if memory else 0,
     )
+
+
+def _v1_times(folder: Path | None) -> tuple[int, int]:
+    """User and system time: the exact sum, divided as the kernel's ticks are; version 2 does that itself."""
+    if folder is None:
+        return 0, 0
+    total_us = _number(folder / "cpuacct.usage") // 1000
+    user, system = _number(folder / "cpuacct.usage_user"), _number(folder / "cpuacct.usage_sys")
+    user_us = total_us * user // (user + system) if user + system else total_us
+    return user_us, total_us - user_us
 
 
 def reset_peak(cgroup: BoxCgroup, part: str = "job/commands") -> None:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from enum import IntFlag
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +27,7 @@ from metalmark.system.mounts import make_private
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_FS = 0x200
+_CAP_SYS_ADMIN = 21
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
@@ -42,6 +44,14 @@ class Namespace(IntFlag):
     PID = 0x20000000
     """Applies to the children that the thread starts, the first of which becomes its process 1."""
     NETWORK = 0x40000000
+
+
+def has_privilege(proc: Path = Path("/proc")) -> bool:
+    """Whether this program may mount and make namespaces: it has CAP_SYS_ADMIN."""
+    for line in (proc / "self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
+    return False
 
 
 class NamespaceThread:
@@ -151,3 +161,15 @@ def raise_loopback() -> None:
         answer = fcntl.ioctl(handle, _SIOCGIFFLAGS, _INTERFACE.pack(b"lo", 0))
         flags: int = _INTERFACE.unpack(answer)[1]
         fcntl.ioctl(handle, _SIOCSIFFLAGS, _INTERFACE.pack(b"lo", flags | _IFF_UP))
+
+
+def set_hostname(name: str) -> None:
+    """Name the calling thread's UTS namespace.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    raw = name.encode()
+    if _LIBC.sethostname(raw, len(raw)) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
