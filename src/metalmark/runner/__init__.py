@@ -7,66 +7,112 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metalmark.runner.context import ChosenSandbox, ExecutionContext, Images, RunImage, RunRootfs, Sandboxes
+    from metalmark.runner.doctor import diagnose
     from metalmark.runner.executor import RunRecord, execute
+    from metalmark.runner.finding import Diagnosis, Finding, Status
     from metalmark.runner.iteration import IterationRecord
     from metalmark.runner.live_output import LiveOutput
     from metalmark.runner.observer import RunObserver
     from metalmark.runner.output_files import CollectedFile, CollectedFiles
     from metalmark.runner.phase_clock import Deadlines
+    from metalmark.runner.real_host import examine_host, host_firecracker
     from metalmark.runner.real_surroundings import CachedImages, MachineSandboxes
     from metalmark.runner.result_json import embedded, write_result
     from metalmark.runner.saved_run import check_target, save_run
+    from metalmark.runner.selftest import (
+        SCENARIOS,
+        Mark,
+        ScenarioResult,
+        SelftestReport,
+        SelftestRequest,
+        run_selftest,
+        select,
+    )
+    from metalmark.runner.setup import collect, prepare_setup
+    from metalmark.runner.setup_plan import SetupPlan
     from metalmark.runner.spool_folder import spool_folder
     from metalmark.runner.stop_request import StopRequest, Urgency
 
 __all__ = [
+    "SCENARIOS",
     "CachedImages",
     "ChosenSandbox",
     "CollectedFile",
     "CollectedFiles",
     "Deadlines",
+    "Diagnosis",
     "ExecutionContext",
+    "Finding",
     "Images",
     "IterationRecord",
     "LiveOutput",
     "MachineSandboxes",
+    "Mark",
     "RunImage",
     "RunObserver",
     "RunRecord",
     "RunRootfs",
     "Sandboxes",
+    "ScenarioResult",
+    "SelftestReport",
+    "SelftestRequest",
+    "SetupPlan",
+    "Status",
     "StopRequest",
     "Urgency",
     "check_target",
+    "collect",
+    "diagnose",
     "embedded",
+    "examine_host",
     "execute",
+    "host_firecracker",
+    "prepare_setup",
+    "run_selftest",
     "save_run",
+    "select",
     "spool_folder",
     "write_result",
 ]
 
 _MODULES = {
+    "SCENARIOS": "selftest",
     "CachedImages": "real_surroundings",
     "ChosenSandbox": "context",
     "CollectedFile": "output_files",
     "CollectedFiles": "output_files",
     "Deadlines": "phase_clock",
+    "Diagnosis": "finding",
     "ExecutionContext": "context",
+    "Finding": "finding",
     "Images": "context",
     "IterationRecord": "iteration",
     "LiveOutput": "live_output",
     "MachineSandboxes": "real_surroundings",
+    "Mark": "selftest",
     "RunImage": "context",
     "RunObserver": "observer",
     "RunRecord": "executor",
     "RunRootfs": "context",
     "Sandboxes": "context",
+    "ScenarioResult": "selftest",
+    "SelftestReport": "selftest",
+    "SelftestRequest": "selftest",
+    "SetupPlan": "setup_plan",
+    "Status": "finding",
     "StopRequest": "stop_request",
     "Urgency": "stop_request",
     "check_target": "saved_run",
+    "collect": "setup",
+    "diagnose": "doctor",
     "embedded": "result_json",
+    "examine_host": "real_host",
     "execute": "executor",
+    "host_firecracker": "real_host",
+    "prepare_setup": "setup",
+    "run_selftest": "selftest",
     "save_run": "saved_run",
+    "select": "selftest",
     "spool_folder": "spool_folder",
     "write_result": "result_json",
 }
