@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from metalmark.oci.access import Patience, RegistryAccess
-from metalmark.oci.cache import ImageCache
+from metalmark.oci.bounds import Bounds
+from metalmark.oci.cache import CachedImage, ImageCache
+from metalmark.oci.collect import DEFAULT_MAX_BYTES, Collected, collect
 from metalmark.oci.image import LayerBlob, ResolvedImage
+from metalmark.oci.inspect import ImageDescription, LayerDescription, inspect
 from metalmark.oci.media import Compression
 from metalmark.oci.pack import PackedImage, PackRequest, pack
 from metalmark.oci.packing_list import PackSource
 from metalmark.oci.pull import pull
 from metalmark.oci.reference import Reference
+from metalmark.oci.rootfs import Rootfs, open_rootfs, rootfs_cache
+from metalmark.oci.rootfs_cache import CachedRootfs, RootfsCache
 from metalmark.oci.source import ImageSource, SourceKind, parse_source
 
 __all__ = [
+    "DEFAULT_MAX_BYTES",
+    "Bounds",
+    "CachedImage",
+    "CachedRootfs",
+    "Collected",
     "Compression",
     "ImageCache",
+    "ImageDescription",
     "ImageSource",
     "LayerBlob",
+    "LayerDescription",
     "PackRequest",
     "PackSource",
     "PackedImage",
@@ -24,8 +36,14 @@ __all__ = [
     "Reference",
     "RegistryAccess",
     "ResolvedImage",
+    "Rootfs",
+    "RootfsCache",
     "SourceKind",
+    "collect",
+    "inspect",
+    "open_rootfs",
     "pack",
     "parse_source",
     "pull",
+    "rootfs_cache",
 ]

@@ -139,9 +139,10 @@ class _Gzip:
         from isal import isal_zlib  # noqa: PLC0415 - a cached run needs none of this
 
         self._new_member: Callable[[], _Member] = partial(isal_zlib.decompressobj, wbits=31)
-        self._error: type[Exception] = isal_zlib.IsalError
+        # Their stub says that it is an instance.
+        self._error = cast("type[Exception]", isal_zlib.error)
         self._emit = emit
-        self._member = self._new_member()
+        self._member: _Member = self._new_member()
         self._padding = False
 
     def feed(self, data: bytes) -> None:
