@@ -22,6 +22,7 @@ from metalmark.sandbox.port import (
 from metalmark.sandbox.settings import DriverSettings
 
 if TYPE_CHECKING:
+    from metalmark.sandbox.choice import Choice, choose, make_driver
     from metalmark.sandbox.kernel import GuestKernel, installed_kernels, kernels_folder, unpack_kernel_package
     from metalmark.sandbox.kvm import KvmProbe, KvmState, probe_kvm
     from metalmark.sandbox.leftovers import BoxRecord, SweepReport, sweep
@@ -33,6 +34,7 @@ __all__ = [
     "BoxFacts",
     "BoxRecord",
     "BoxSpec",
+    "Choice",
     "DataSink",
     "Driver",
     "DriverSettings",
@@ -44,8 +46,10 @@ __all__ = [
     "Stream",
     "SweepReport",
     "agent_binary",
+    "choose",
     "installed_kernels",
     "kernels_folder",
+    "make_driver",
     "probe_kvm",
     "selftest_program",
     "sweep",
@@ -54,12 +58,15 @@ __all__ = [
 
 _LAZY = {
     "BoxRecord": "leftovers",
+    "Choice": "choice",
     "GuestKernel": "kernel",
     "KvmProbe": "kvm",
     "KvmState": "kvm",
     "SweepReport": "leftovers",
+    "choose": "choice",
     "installed_kernels": "kernel",
     "kernels_folder": "kernel",
+    "make_driver": "choice",
     "probe_kvm": "kvm",
     "sweep": "leftovers",
     "unpack_kernel_package": "kernel",

@@ -12,9 +12,10 @@ from anyio.abc import ByteStream, TaskGroup, UNIXSocketStream
 
 from metalmark.model import BoxLost, MetalmarkError, SandboxName
 from metalmark.sandbox.agent_binary import agent_binary
+from metalmark.sandbox.box_life import living
 from metalmark.sandbox.kernel import find_kernel, kernels_folder
 from metalmark.sandbox.kvm import KvmProbe, KvmState, probe_kvm
-from metalmark.sandbox.microvm import Boot, MicrovmBox, boot_files, check_size, living, load_factor
+from metalmark.sandbox.microvm import Boot, MicrovmBox, boot_files, check_size, load_factor
 from metalmark.sandbox.port import Accelerator, Availability, Box, BoxFacts, BoxSpec, Driver
 from metalmark.sandbox.qemu_installation import QemuInstallation, find_qemu
 from metalmark.sandbox.qemu_process import QemuProcess
@@ -73,9 +74,7 @@ class QemuBox(MicrovmBox):
         if self._process is not None:
             await self._process.stop()
 
-    async def _cause(self) -> MetalmarkError | None:
-        if self._fault is not None:
-            return self._fault
+    async def _last_words(self) -> MetalmarkError | None:
         return None if self._process is None else await self._process.last_words()
 
     @property
