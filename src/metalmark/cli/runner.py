@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 from metalmark.cli.errors import exit_status, tell
 from metalmark.cli.job_options import JobOptions, repeat_flags, split_words
 from metalmark.cli.logs import Verbosity, set_up_logging, shown
-from metalmark.model import InputError, MetalmarkError
+from metalmark.model import InputError
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # only for a signature; Typer has no public name for it
@@ -225,7 +225,8 @@ def run(  # noqa: PLR0917  # the signature is the table of flags, all given by n
             ),
             os.environ,
         )
-    except (MetalmarkError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
+        # Whatever it is: 1 would be mistaken for the benchmark's own exit code.
         tell(error)
         raise typer.Exit(exit_status(error, running=True)) from error
     raise typer.Exit(status)

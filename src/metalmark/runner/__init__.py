@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from metalmark.runner.setup import collect, prepare_setup
     from metalmark.runner.setup_plan import SetupPlan
-    from metalmark.runner.spool_folder import spool_folder
+    from metalmark.runner.run_spool import spool_folder
     from metalmark.runner.stop_request import StopRequest, Urgency
 
 __all__ = [
@@ -113,7 +113,7 @@ _MODULES = {
     "run_selftest": "selftest",
     "save_run": "saved_run",
     "select": "selftest",
-    "spool_folder": "spool_folder",
+    "spool_folder": "run_spool",
     "write_result": "result_json",
 }
 
