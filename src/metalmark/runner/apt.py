@@ -140,7 +140,7 @@ class Apt:
         files = await self.archives(names, complete=True)
         (folder / "partial").mkdir(parents=True, exist_ok=True)
         async with self._empty_status() as options:
-            words = ("--download-only", "-o", f"Dir::Cache::archives={folder}", *_UNSANDBOXED, *options)
+            words = (*options, "--download-only", "-o", f"Dir::Cache::archives={folder}", *_UNSANDBOXED)
             done = await self._run(self._apt_get("install", "--yes", *words, *names), limit_s=_INSTALL_LIMIT_S)
         if done.returncode != 0:
             raise _refused(f"apt-get install --download-only {shlex.join(names)}", done)
@@ -151,9 +151,12 @@ class Apt:
         """Options by which apt plans for a system on which nothing is installed, and locks nothing."""
         with tempfile.TemporaryDirectory(prefix="metalmark-apt-") as name:
             (Path(name) / "status").touch()
+            (Path(name) / "archives/partial").mkdir(parents=True)
             yield (
                 "-o", f"Dir::State::status={name}/status",
                 "-o", f"Dir::State::extended_states={name}/extended_states",
+                # apt does not name what it has in its archives already.
+                "-o", f"Dir::Cache::archives={name}/archives",
                 "-o", "Dir::Cache::pkgcache=",
                 "-o", "Dir::Cache::srcpkgcache=",
                 "-o", "Debug::NoLocking=1",
