@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from metalmark.oci.access import Patience, RegistryAccess
-from metalmark.oci.bounds import Bounds
+from metalmark.oci.bounds import Bounds, Tally
 from metalmark.oci.cache import CachedImage, ImageCache
 from metalmark.oci.collect import DEFAULT_MAX_BYTES, Collected, collect
+from metalmark.oci.entry import Entry, EntryKind
 from metalmark.oci.image import LayerBlob, ResolvedImage
 from metalmark.oci.inspect import ImageDescription, LayerDescription, inspect
 from metalmark.oci.media import Compression
+from metalmark.oci.merge import Merger, OutOfOrder
+from metalmark.oci.merge_plan import MergePlan
 from metalmark.oci.pack import PackedImage, PackRequest, pack
 from metalmark.oci.packing_list import PackSource
 from metalmark.oci.pull import pull
@@ -16,6 +19,7 @@ from metalmark.oci.reference import Reference
 from metalmark.oci.rootfs import Rootfs, open_rootfs, rootfs_cache
 from metalmark.oci.rootfs_cache import CachedRootfs, RootfsCache
 from metalmark.oci.source import ImageSource, SourceKind, parse_source
+from metalmark.oci.tar_stream import TarReader
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
@@ -24,11 +28,16 @@ __all__ = [
     "CachedRootfs",
     "Collected",
     "Compression",
+    "Entry",
+    "EntryKind",
     "ImageCache",
     "ImageDescription",
     "ImageSource",
     "LayerBlob",
     "LayerDescription",
+    "MergePlan",
+    "Merger",
+    "OutOfOrder",
     "PackRequest",
     "PackSource",
     "PackedImage",
@@ -39,6 +48,8 @@ __all__ = [
     "Rootfs",
     "RootfsCache",
     "SourceKind",
+    "Tally",
+    "TarReader",
     "collect",
     "inspect",
     "open_rootfs",
