@@ -13,6 +13,7 @@ from metalmark.model import Digest, NotAnImage, Platform, Progress, ProgressSink
 from metalmark.oci.access import RegistryAccess
 from metalmark.oci.bundle import FolderBundle, TarBundle
 from metalmark.oci.cache import ImageCache
+from metalmark.oci.collect import DEFAULT_MAX_BYTES, collect
 from metalmark.oci.docker_archive import DockerArchiveOrigin
 from metalmark.oci.finder import FoundManifest, ManifestFinder
 from metalmark.oci.image import ResolvedImage
@@ -130,7 +131,11 @@ class _Pull:
         facts = await self._layers(found)
         record = self._record(found, facts)
         await in_thread(self._cache.remember, record, keys, self._platform)
+        await in_thread(self._shrink)
         return record.resolved(str(self._source), self._cache.blobs, cached=False)
+
+    def _shrink(self) -> None:
+        collect(self._cache, max_bytes=DEFAULT_MAX_BYTES)
 
     async def _cached(self, digest: Digest, keys: tuple[Digest, ...]) -> ResolvedImage | None:
         record = await in_thread(self._cache.find, digest, self._platform)

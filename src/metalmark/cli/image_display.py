@@ -1,0 +1,174 @@
+"""Images as text for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from metalmark.model import format_bytes
+from metalmark.oci import CachedImage, Collected, ImageDescription, PackedImage
+
+Rows = Sequence[Sequence[str]]
+_DIGEST_SHOWN = 19
+_UNSAFE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+
+
+def packed_json(packed: PackedImage) -> dict[str, object]:
+    """Return what ``image pack --json`` prints."""
+    return {
+        "path": str(packed.path),
+        "tag": packed.tag,
+        "digest": str(packed.digest),
+        "layer": {
+            "digest": str(packed.layer_digest),
+            "diff_id": str(packed.diff_id),
+            "size_bytes": packed.layer_bytes,
+            "entries": packed.entries,
+        },
+    }
+
+
+def packed_text(packed: PackedImage) -> str:
+    """Return what ``image pack`` prints: the digest alone is the first word, for scripts that cut."""
+    return (
+        f"{packed.digest} {_safe(str(packed.path))}:{packed.tag}"
+        f" ({packed.entries} entries, {format_bytes(packed.layer_bytes)})\n"
+    )
+
+
+def description_json(found: ImageDescription) -> dict[str, object]:
+    """Return what ``image inspect --json`` prints."""
+    config = found.config
+    return {
+        "source": str(found.source),
+        "digest": str(found.digest),
+        "index_digest": None if found.index_digest is None else str(found.index_digest),
+        "platform": str(found.platform),
+        "platforms": [str(platform) for platform in found.platforms],
+        "created": found.created,
+        "size_bytes": found.size_bytes,
+        "config": {
+            "entrypoint": list(config.entrypoint),
+            "cmd": list(config.cmd),
+            "env": list(config.env),
+            "workdir": config.workdir,
+            "user": config.user,
+            "labels": dict(config.labels),
+        },
+        "layers": [
+            {
+                "digest": str(layer.digest),
+                "diff_id": str(layer.diff_id),
+                "media_type": layer.media_type,
+                "size_bytes": layer.size_bytes,
+            }
+            for layer in found.layers
+        ],
+    }
+
+
+def description_text(found: ImageDescription) -> str:
+    """Return what ``image inspect`` prints."""
+    config = found.config
+    rows = [
+        ("image", str(found.source)),
+        ("digest", str(found.digest)),
+        ("index", "" if found.index_digest is None else str(found.index_digest)),
+        ("platform", str(found.platform)),
+        ("offers", ", ".join(map(str, found.platforms)) if len(found.platforms) > 1 else ""),
+        ("created", found.created),
+        ("entrypoint", shlex.join(config.entrypoint)),
+        ("cmd", shlex.join(config.cmd)),
+        ("workdir", config.workdir),
+        ("user", config.user),
+        *(("env", entry) for entry in config.env),
+        *(("label", f"{name}={value}") for name, value in sorted(config.labels.items())),
+        ("size", f"{format_bytes(found.size_bytes)} in {len(found.layers)} layers"),
+    ]
+    layers = [
+        ("layer", "size", "media type"),
+        *((str(layer.digest), format_bytes(layer.size_bytes), layer.media_type) for layer in found.layers),
+    ]
+    return _aligned([row for row in rows if row[1]]) + ("\n" + _aligned(layers) if found.layers else "")
+
+
+def images_json(images: Sequence[CachedImage], stored_bytes: int) -> dict[str, object]:
+    """Return what ``image list --json`` prints."""
+    return {"stored_bytes": stored_bytes, "images": [_cached_json(image) for image in images]}
+
+
+def images_text(images: Sequence[CachedImage], stored_bytes: int) -> str:
+    """Return what ``image list`` prints."""
+    if not images:
+        return "the cache holds no images\n"
+    rows = [("digest", "platform", "size", "layers", "last used", "names"), *(_cached_row(image) for image in images)]
+    return _aligned(rows) + f"{len(images)} images, {format_bytes(stored_bytes)} stored\n"
+
+
+def collected_json(images: Collected, *, dry_run: bool) -> dict[str, object]:
+    """Return what ``image gc --json`` prints."""
+    return {
+        "dry_run": dry_run,
+        "images": {
+            "removed": [_cached_json(image) for image in images.removed],
+            "freed_bytes": images.freed_bytes,
+            "kept_bytes": images.kept_bytes,
+            "in_use": images.in_use,
+        },
+    }
+
+
+def collected_text(images: Collected, *, dry_run: bool) -> str:
+    """Return what ``image gc`` prints."""
+    would = "would remove" if dry_run else "removed"
+    lines = [f"{would} {image.record.digest} {_names(image)}" for image in images.removed]
+    lines.append(
+        f"images: {would} {len(images.removed)}, {format_bytes(images.freed_bytes)};"
+        f" {format_bytes(images.kept_bytes)} stay, {images.in_use} in use"
+    )
+    return "".join(f"{_safe(line)}\n" for line in lines)
+
+
+def _cached_json(image: CachedImage) -> dict[str, object]:
+    record = image.record
+    return {
+        "digest": str(record.digest),
+        "platform": str(record.platform),
+        "size_bytes": record.size_bytes,
+        "layers": len(record.layers),
+        "last_used": datetime.fromtimestamp(image.last_used_s, UTC).isoformat(timespec="seconds"),
+        "references": list(record.references),
+    }
+
+
+def _cached_row(image: CachedImage) -> tuple[str, ...]:
+    record = image.record
+    used = datetime.fromtimestamp(image.last_used_s, UTC).astimezone()
+    return (
+        str(record.digest)[:_DIGEST_SHOWN],
+        str(record.platform),
+        format_bytes(record.size_bytes),
+        str(len(record.layers)),
+        f"{used:%Y-%m-%d %H:%M}",
+        _names(image),
+    )
+
+
+def _names(image: CachedImage) -> str:
+    references = image.record.references
+    more = f" (+{len(references) - 2})" if len(references) > 2 else ""
+    return " ".join(references[:2]) + more
+
+
+def _aligned(rows: Rows) -> str:
+    clean = [[_safe(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in clean
+    )
+
+
+def _safe(text: str) -> str:
+    """Names and values come from images: no escape sequence of theirs reaches the terminal."""
+    return text.translate(_UNSAFE)
