@@ -133,7 +133,7 @@ async def _run_in_box(bench: Bench, step: Step, clock: PhaseClock, course: _Cour
             if bench.spec.rootfs is RootfsMode.EXT4:
                 with clock.phase(Phase.ROOTFS, limit_s=limits.rootfs_s):
                     root = await clone_root(root, box_record.disk, size_bytes=bench.spec.resources.disk_bytes)
-        spec = _box_spec(bench, workspace, root)
+        spec = _box_spec(bench, box_record, root)
         async with bench.driver.create(spec) as box:
             try:
                 async with _stoppable(bench, course):
@@ -147,6 +147,7 @@ async def _run_in_box(bench: Bench, step: Step, clock: PhaseClock, course: _Cour
                 with clock.phase(Phase.COLLECT, limit_s=limits.collect_s):
                     await _collect(bench, box, course, spool.folder)
                     await box.stop()
+                course.facts = box.facts  # what shows only over a box's life, such as a clock that drifts, is in now
             finally:
                 clock.add(box.phases)
                 _keep_console_log(bench, workspace, spool.folder)
@@ -243,12 +244,13 @@ async def _forward_until_forced(context: ExecutionContext, spool: OutputSpool) -
         await context.live.forward(spool)
 
 
-def _box_spec(bench: Bench, workspace: Path, root: Path) -> BoxSpec:
+def _box_spec(bench: Bench, record: BoxRecord, root: Path) -> BoxSpec:
     return BoxSpec(
-        name=workspace.name,
+        name=record.name,
         root=root,
         rootfs=bench.spec.rootfs,
-        workspace=workspace,
+        workspace=record.workspace,
+        disk_folder=record.disk,
         resources=bench.spec.resources,
         cpus=bench.placement.cpus,
         helper_cpus=bench.placement.helper_cpus,
