@@ -49,6 +49,9 @@ CHECKS: tuple[Callable[[Examination], Finding], ...] = (
 """In the order in which they are shown."""
 
 
+_DANGER = "; no sandbox at all, so only with --danger-allow-no-sandbox"
+
+
 async def examine(
     settings: DriverSettings,
     *,
@@ -117,7 +120,7 @@ def _sandbox(name: SandboxName, availability: Availability) -> SandboxFinding:
         name=name,
         usable=availability.usable,
         accelerator=None if accelerator is None else str(accelerator),
-        reason=availability.reason,
+        reason=availability.reason + (_DANGER if name is SandboxName.NONE and availability.usable else ""),
         hint=availability.hint,
     )
 

@@ -62,7 +62,7 @@ def check_nested(examination: Examination) -> Finding:
     """Whether a virtual machine may itself run virtual machines."""
     facts, probe = examination.facts.virtualisation, examination.kvm
     why = "on a virtual machine, KVM works only when the machine below passes virtualisation on"
-    below = facts.vendor or "its hypervisor"
+    below = facts.vendor or "its hypervisor has no name"
     if not facts.guest:
         return Finding(name="nested-virtualization", status=Status.OK, found="not a virtual machine", why=why)
     if probe.usable:

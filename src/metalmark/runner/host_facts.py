@@ -216,7 +216,7 @@ async def _read_tool(name: str, path: str | None) -> ToolFact:
     if done.returncode != 0 and version is None:
         last = said.rpartition("\n")[2]
         return ToolFact(name=name, path=path, error=last or f"it ended with exit code {done.returncode}")
-    return ToolFact(name=name, path=path, version=version[0] if version else first[:60])
+    return ToolFact(name=name, path=path, version=version[0] if version else "")
 
 
 def user_name(uid: int) -> str:

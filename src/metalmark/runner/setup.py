@@ -16,7 +16,7 @@ from metalmark.runner.setup_download import Collected, download_bundle
 from metalmark.runner.setup_facts import read_setup_facts
 from metalmark.runner.setup_plan import SetupPlan, Wishes, make_plan
 from metalmark.sandbox import DriverSettings
-from metalmark.system import in_thread
+from metalmark.system import ensure_private, in_thread
 
 _PARTS = {Kind.PACKAGE: "packages", Kind.KERNEL: "kernel", Kind.FIRECRACKER: "firecracker"}
 
@@ -28,6 +28,8 @@ class Setup:
     plan: SetupPlan
     apt: Apt
     firecracker: FirecrackerRelease
+    state: Path
+    """The state folder, in which kernels and Firecracker get their places."""
     folder: Path | None = None
     bundle: Bundle | None = None
 
@@ -35,6 +37,7 @@ class Setup:
         """Do what the plan says; a folder is verified once more, for it may have changed while the user read."""
         if self.folder is not None and self.bundle is not None:
             await in_thread(verify_bundle, self.folder, self.bundle)
+        await in_thread(ensure_private, self.state)
         run = SetupRun(
             apt=self.apt, firecracker=self.firecracker, say=say, bundle_folder=self.folder, bundle=self.bundle
         )
@@ -77,7 +80,14 @@ async def prepare_setup(
     facts = await read_setup_facts(settings, apt=apt, environment=environment, firecracker=firecracker, root=root)
     parts = frozenset(_PARTS[file.kind] for file in bundle.files if file.kind in _PARTS) if bundle else frozenset()
     wishes = Wishes(wanted=wanted, unwanted=unwanted, bundle=folder, bundle_has=parts)
-    return Setup(plan=make_plan(facts, wishes), apt=apt, firecracker=firecracker, folder=folder, bundle=bundle)
+    return Setup(
+        plan=make_plan(facts, wishes),
+        apt=apt,
+        firecracker=firecracker,
+        state=settings.folders.state,
+        folder=folder,
+        bundle=bundle,
+    )
 
 
 def _open_bundle(folder: Path, distribution: Distribution, architecture: str, manifest_sha256: str | None) -> Bundle:
