@@ -22,6 +22,8 @@ from metalmark.sandbox.port import (
 from metalmark.sandbox.settings import DriverSettings
 
 if TYPE_CHECKING:
+    from metalmark.sandbox.agent import AgentConnection
+    from metalmark.sandbox.artifacts import PinnedFirecracker
     from metalmark.sandbox.choice import Choice, choose, make_driver
     from metalmark.sandbox.kernel import GuestKernel, installed_kernels, kernels_folder, unpack_kernel_package
     from metalmark.sandbox.kvm import KvmProbe, KvmState, probe_kvm
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accelerator",
+    "AgentConnection",
     "Availability",
     "Box",
     "BoxFacts",
@@ -43,6 +46,7 @@ __all__ = [
     "KvmProbe",
     "KvmState",
     "OutputSink",
+    "PinnedFirecracker",
     "Stream",
     "SweepReport",
     "agent_binary",
@@ -57,11 +61,13 @@ __all__ = [
 ]
 
 _LAZY = {
+    "AgentConnection": "agent",
     "BoxRecord": "leftovers",
     "Choice": "choice",
     "GuestKernel": "kernel",
     "KvmProbe": "kvm",
     "KvmState": "kvm",
+    "PinnedFirecracker": "artifacts",
     "SweepReport": "leftovers",
     "choose": "choice",
     "installed_kernels": "kernel",
