@@ -57,7 +57,7 @@ async def _examine() -> Diagnosis:
 
 @app.command(
     "setup",
-    epilog="Exit code: 0 when nothing is left to do, 1 when something failed or is left to you, 2 wrong usage.",
+    epilog="Exit code: 0 when all that sandboxes need is there, 1 when something failed or is left to you, 2 wrong usage.",
 )
 def setup(  # noqa: PLR0917  # the signature is the table of flags, all given by name
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
@@ -138,7 +138,7 @@ async def _set_up(
     plan = prepared.plan
     for line in plan_lines(plan):
         _say(line)
-    left = EXIT_FAILURE if plan.by_hand else 0
+    left = EXIT_FAILURE if plan.incomplete else 0
     if manner.dry_run or not plan.actions:
         if manner.as_json:
             _print_json({**plan.as_json(), "done": [], "failed": []})

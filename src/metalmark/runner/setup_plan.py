@@ -123,6 +123,8 @@ class SetupPlan:
     """Command lines that need root, which this user is not."""
     left_out: tuple[str, ...] = ()
     """What is not done, and why."""
+    incomplete: bool = False
+    """Whether something that every machine needs is left to a person; group kvm only makes benchmarks faster."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the documented object (docs/howto/prepare-a-host.md)."""
@@ -132,6 +134,7 @@ class SetupPlan:
             "present": list(self.present),
             "by_hand": list(self.by_hand),
             "left_out": list(self.left_out),
+            "incomplete": self.incomplete,
         }
 
 
@@ -141,6 +144,7 @@ class _Draft:
     present: list[str] = field(default_factory=list)
     by_hand: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    incomplete: bool = False
 
 
 def make_plan(facts: SetupFacts, wishes: Wishes) -> SetupPlan:
@@ -179,6 +183,7 @@ def make_plan(facts: SetupFacts, wishes: Wishes) -> SetupPlan:
         present=tuple(draft.present),
         by_hand=tuple(draft.by_hand),
         left_out=tuple(draft.left_out),
+        incomplete=draft.incomplete,
     )
 
 
@@ -192,7 +197,9 @@ def _packages(draft: _Draft, facts: SetupFacts, wishes: Wishes) -> None:
         return
     if facts.uid == 0:
         draft.actions.append(InstallPackages(names=missing, bundle=wishes.bundle))
-    elif wishes.bundle is not None:
+        return
+    draft.incomplete = True
+    if wishes.bundle is not None:
         draft.by_hand.append(_again_as_root(wishes.bundle))
     else:
         draft.by_hand.append(install_command(missing, family=facts.distribution.family, uid=facts.uid))
@@ -212,6 +219,7 @@ def _kernel(draft: _Draft, facts: SetupFacts, wishes: Wishes) -> None:
         draft.left_out.append(f"kernel: {wishes.bundle} holds none")
         return
     if wishes.bundle is None and facts.uid != 0 and not facts.kernel_known:
+        draft.incomplete = True
         draft.by_hand.append("sudo apt-get update && metalmark host setup")
         return
     draft.actions.append(

@@ -107,6 +107,13 @@ def test_without_root_the_kernel_is_done_and_the_rest_is_printed() -> None:
     assert install.startswith("sudo apt-get install --no-install-recommends ")
     assert "squashfs-tools" in install
     assert join == "sudo usermod -aG kvm ada"
+    assert plan.incomplete
+
+
+def test_the_group_alone_does_not_make_a_plan_incomplete() -> None:
+    plan = make_plan(replace(complete(uid=1000), in_group=False), Wishes())
+    assert plan.by_hand == ("sudo usermod -aG kvm ada",)
+    assert not plan.incomplete
 
 
 def test_without_root_and_lists_the_lists_come_first() -> None:
