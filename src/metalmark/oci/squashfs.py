@@ -131,16 +131,20 @@ async def _write(child: Child, writer: int, feed: Feed) -> tuple[Entry | None, b
             stop.set()
             child.signal(signal.SIGKILL)
 
+    result: tuple[Entry | None, bool] | None = None
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stop_with_scope)
         try:
             result = await in_thread(work)
-            # The stream has ended; from here on it can take mksquashfs only a moment.
+            # The stream has ended; what is left for mksquashfs is writing its tables.
             await child.wait()
-        except BaseException:
-            child.signal(signal.SIGKILL)
-            raise
+        except Exception as error:  # noqa: BLE001 - raised again below: a task group would wrap it up
+            failure = error
         tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    assert result is not None
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Sequence
@@ -124,13 +125,19 @@ def _seen(path: bytes) -> Seen:
         content=Path(os.fsdecode(path)).read_bytes() if kind is EntryKind.FILE else b"",
         link=os.fsencode(Path(os.fsdecode(path)).readlink()) if kind is EntryKind.SYMLINK else b"",
         device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else (0, 0),
-        xattrs=tuple(
-            sorted(
-                (os.fsencode(name), os.getxattr(path, name, follow_symlinks=False))
-                for name in os.listxattr(path, follow_symlinks=False)
-            )
-        ),
+        xattrs=_xattrs(path),
     )
+
+
+def _xattrs(path: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        # A squashfs without any attribute says that it cannot have them.
+        if error.errno == errno.EOPNOTSUPP:
+            return ()
+        raise
+    return tuple(sorted((os.fsencode(name), os.getxattr(path, name, follow_symlinks=False)) for name in names))
 
 
 def merge_in_one_pass(layers: Sequence[bytes], *, bounds: Bounds | None = None) -> Tree:

@@ -11,28 +11,31 @@ from metalmark.oci import Bounds, EntryKind, OutOfOrder
 from metalmark.testing.layers import END, entry, folder, hardlink, symlink
 from metalmark.testing.trees import Tree, merge_in_one_pass, merge_in_two_passes
 
-_PARTS = st.sampled_from([b"a", b"b", b"c", b"link"])
-_NAMES = st.lists(_PARTS, min_size=1, max_size=3).map(b"/".join)
+_FOLDERS = st.lists(st.sampled_from([b"a", b"a", b"b", b"link"]), max_size=2)
+_LEAVES = st.sampled_from([b"f", b"f", b"g", b"link", b"a"])
+_NAMES = st.tuples(_FOLDERS, _LEAVES).map(lambda pair: b"/".join([*pair[0], pair[1]]))
+_FOLDER_NAMES = st.one_of(_NAMES, _FOLDERS.filter(bool).map(b"/".join))
 
 
 @st.composite
 def _entries(draw: st.DrawFn) -> bytes:
     name = draw(_NAMES)
-    parent, _, base = name.rpartition(b"/")
+    where = draw(_FOLDER_NAMES)
+    parent, _, base = where.rpartition(b"/")
     mode = draw(st.sampled_from([0o600, 0o640, 0o755]))
     match draw(st.sampled_from(["file", "file", "folder", "folder", "symlink", "hardlink", "whiteout", "opaque"])):
         case "file":
             return entry(name, draw(st.binary(max_size=3)), mode=mode)
         case "folder":
-            return folder(name, mode=mode)
+            return folder(where, mode=mode)
         case "symlink":
-            return symlink(name, draw(st.one_of(_NAMES, st.sampled_from([b"/a", b"..", b"../b", b"."]))))
+            return symlink(name, draw(st.one_of(_FOLDER_NAMES, st.sampled_from([b"/a", b"..", b"../b", b"."]))))
         case "hardlink":
             return hardlink(name, draw(_NAMES))
         case "whiteout":
             return entry((parent + b"/" if parent else b"") + b".wh." + base)
         case _:
-            return entry(name + b"/.wh..wh..opq")
+            return entry(where + b"/.wh..wh..opq")
 
 
 _LAYERS = st.lists(st.lists(_entries(), max_size=6).map(lambda parts: b"".join(parts) + END), min_size=1, max_size=4)
