@@ -31,22 +31,34 @@ def guest_image(vmlinuz: bytes) -> bytes:
     Raises:
         StableError: The file is no kernel, or is compressed in a way unknown here.
     """
-    if vmlinuz[:4] == b"\x7fELF" or vmlinuz[0x38:0x3C] == b"ARM\x64":
+    if _is_image(vmlinuz):
         return vmlinuz
-    if vmlinuz[:2] == b"\x1f\x8b":
-        return guest_image(_unpacked(vmlinuz))
-    if vmlinuz[4:8] == b"zimg":
-        return guest_image(_efi_zboot(vmlinuz))
-    if vmlinuz[0x202:0x206] != b"HdrS":
-        raise StableError("a kernel file that is neither bzImage nor ELF nor Image", why=_REFUSED)
+    try:
+        if vmlinuz[:2] == b"\x1f\x8b":
+            image = _unpacked(vmlinuz)
+        elif vmlinuz[4:8] == b"zimg":
+            image = _efi_zboot(vmlinuz)
+        elif vmlinuz[0x202:0x206] == b"HdrS":
+            image = _bzimage(vmlinuz)
+        else:
+            raise StableError("a kernel file that is neither bzImage nor ELF nor Image", why=_REFUSED)
+    except struct.error as error:
+        raise StableError("a kernel file that is cut off", why=str(error)) from error
+    if not _is_image(image):
+        raise StableError("a kernel file whose payload is neither ELF nor Image", why=_REFUSED)
+    return image
+
+
+def _is_image(data: bytes) -> bool:
+    return data[:4] == b"\x7fELF" or data[0x38:0x3C] == b"ARM\x64"
+
+
+def _bzimage(vmlinuz: bytes) -> bytes:
     offset, length = struct.unpack_from("<II", vmlinuz, 0x248)
     start = ((vmlinuz[0x1F1] or 4) + 1) * 512 + offset
     if length < 8 or start + length > len(vmlinuz):
         raise StableError("a bzImage whose payload lies outside the file", why=_REFUSED)
-    image = _unpacked(vmlinuz[start : start + length - 4])
-    if image[:4] != b"\x7fELF":
-        raise StableError("a bzImage whose payload is no ELF file", why=_REFUSED)
-    return image
+    return _unpacked(vmlinuz[start : start + length - 4])
 
 
 def decompressed(data: bytes) -> bytes:
