@@ -57,7 +57,7 @@ async def _examine() -> Diagnosis:
 
 @app.command(
     "setup",
-    epilog="Exit code: 0 when all that sandboxes need is there, 1 when something failed or is left to you, 2 wrong usage.",
+    epilog="Exit code: 0 when all that sandboxes need is there, 1 when something failed or is left to you.",
 )
 def setup(  # noqa: PLR0917  # the signature is the table of flags, all given by name
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,

@@ -320,7 +320,7 @@ def _filesystems(root: Path, release: str) -> frozenset[str]:
     registered = {line.split()[-1] for line in _read(root / "proc/filesystems").splitlines() if line.strip()}
     modules = root / "lib/modules" / release
     loadable = {
-        line.rpartition("/")[2].partition(":")[0].partition(".ko")[0].strip()
+        line.partition(":")[0].rpartition("/")[2].partition(".ko")[0].strip()
         for name in ("modules.dep", "modules.builtin")
         for line in _read(modules / name).splitlines()
     }
