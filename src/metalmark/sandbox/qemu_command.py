@@ -58,7 +58,7 @@ def qemu_command(box: QemuMachine) -> tuple[str, ...]:
     words += ["-device", "virtio-serial-device", "-chardev", f"socket,id=channel,fd={box.channel_fd}"]
     words += ["-device", f"virtserialport,chardev=channel,name={CHANNEL}"]
     for number, disk in enumerate(box.disks):
-        words += _disk(number, disk)
+        words += _disk(number, disk, machine=box.machine)
     if box.network_fd is not None:
         # "socket" with a connected stream speaks passt's framing in every QEMU; "stream" came with 7.2.
         words += ["-netdev", f"socket,id=net,fd={box.network_fd}"]
@@ -101,7 +101,7 @@ def _cpu(box: QemuMachine) -> str:
     return "max,pauth-impdef=on" if box.machine == "aarch64" else "max"
 
 
-def _disk(number: int, disk: Disk) -> list[str]:
+def _disk(number: int, disk: Disk, *, machine: str) -> list[str]:
     name = f"disk{number}"
     node = {
         "driver": "raw",
@@ -111,7 +111,9 @@ def _disk(number: int, disk: Disk) -> list[str]:
     }
     # "report": an error of the host's file system reaches the guest and QMP, instead of stopping the guest for good.
     report = "" if disk.read_only else ",werror=report,rerror=report"
-    return ["-blockdev", json.dumps(node), "-device", f"virtio-blk-device,drive={name},serial={name}{report}"]
+    # Left to itself, "virt" hands out its buses from the last to the first, and the guest names the disks in that order.
+    bus = f",bus=virtio-mmio-bus.{number}" if machine == "aarch64" else ""
+    return ["-blockdev", json.dumps(node), "-device", f"virtio-blk-device,drive={name},serial={name}{bus}{report}"]
 
 
 def _options(kind: str, identifier: str, **values: str) -> str:
