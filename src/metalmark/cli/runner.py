@@ -60,7 +60,7 @@ def run(  # noqa: PLR0917  # the signature is the table of flags, all given by n
     image: Annotated[
         str | None,
         typer.Argument(
-            metavar="[IMAGE]",
+            metavar="IMAGE",
             help="OCI layout (folder or tar), `docker save` archive (packed or unpacked), or registry reference; "
             "oci:, oci-archive:, docker-archive: and docker:// say which.",
             show_default=False,
@@ -166,7 +166,9 @@ def run(  # noqa: PLR0917  # the signature is the table of flags, all given by n
     debug_boot: Annotated[
         bool, typer.Option("--debug-boot", help="Attach a serial console to the microVM and keep its log.")
     ] = False,
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more to standard error.")] = 0,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, show_default=False, help="Log more to standard error.")
+    ] = 0,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Neither progress nor table; only the benchmark's output and errors.")
     ] = False,
