@@ -88,13 +88,22 @@ def compilers(machine: str) -> Iterator[str]:
     if has_zig and os.environ.get("METALMARK_AGENT_COMPILER") == "zig":
         yield zig
         return
-    if machine == platform.machine() and shutil.which("musl-gcc"):
+    if machine == platform.machine() and links_static("musl-gcc"):
         yield "musl-gcc"
     cross = f"{machine}-linux-gnu-gcc"
-    if shutil.which(cross):
+    if links_static(cross):
         yield cross
     if has_zig:
         yield zig
+
+
+def links_static(compiler: str) -> bool:
+    """Whether a compiler is there, and its C library too, which comes in a package of its own."""
+    if not shutil.which(compiler):
+        return False
+    argv = [compiler, "-static", "-o", "/dev/null", "-x", "c", "-"]
+    program = b'#include <stdio.h>\nint main(void) { return puts(""); }\n'
+    return subprocess.run(argv, input=program, check=False, stderr=subprocess.DEVNULL).returncode == 0
 
 
 class GuestProgramsHook(BuildHookInterface):

@@ -27,6 +27,8 @@
 
 enum { WATCHED_MOST = 2 + STREAMS * 4 };
 
+static const uint64_t orphan_check_ns = 100ull * NS_PER_MS;
+
 /* What a watched descriptor belongs to. */
 struct watch {
     struct stream *stream;
@@ -225,6 +227,11 @@ static void send_due(uint64_t now_ns, uint64_t *wake_ns)
         struct stream *stream = stream_at(i);
         if (!stream)
             continue;
+        if (stream->orphaned && !stream->ended) {
+            command_check_orphan(stream);
+            if (now_ns + orphan_check_ns < *wake_ns)
+                *wake_ns = now_ns + orphan_check_ns;
+        }
         for (size_t out = 0; out < OUTPUTS; out++)
             output_send(&stream->outputs[out], &channel, stream->number, now_ns, wake_ns);
         if (!stream->ended || !output_done(&stream->outputs[0]) || !output_done(&stream->outputs[1]))
@@ -256,8 +263,11 @@ static bool turn(void)
 {
     uint64_t now_ns = monotonic_ns(), wake_ns = UINT64_MAX;
     send_due(now_ns, &wake_ns);
+    bool was_full = channel_full(&channel);
     if (channel_flush(&channel) < 0 && (channel.spoken || !machine))
         return false;
+    if (was_full && !channel_full(&channel)) /* what did not fit can go now, and no descriptor will say so */
+        wake_ns = now_ns;
     watch_count = 0;
     watch(channel.fd, (short)(POLLIN | (channel_wants_write(&channel) ? POLLOUT : 0)), NULL, NULL, false);
     watch(children_fd, POLLIN, NULL, NULL, false);

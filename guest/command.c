@@ -105,15 +105,20 @@ static void take_over(struct stream *stream)
     close(stream->control);
     stream->control = -1;
     stream->orphaned = true;
-    if (stream->first == 0 || (kill(stream->first, 0) < 0 && errno == ESRCH)) {
-        stream->record.ending = ENDING_FAILED;
-        stream->record.error = ECHILD;
-        stream->record.ended_ns = monotonic_ns();
-        strcpy(stream->record.message, "the process that watches over the command was killed");
-        if (stream->cgroup.folder >= 0)
-            cgroup_signal(&stream->cgroup, SIGKILL);
-        end(stream);
-    }
+    command_check_orphan(stream);
+}
+
+void command_check_orphan(struct stream *stream)
+{
+    if (stream->first != 0 && (kill(stream->first, 0) == 0 || errno != ESRCH))
+        return;
+    stream->record.ending = ENDING_FAILED;
+    stream->record.error = ECHILD;
+    stream->record.ended_ns = monotonic_ns();
+    strcpy(stream->record.message, "the process that watches over the command was killed");
+    if (stream->cgroup.folder >= 0)
+        cgroup_signal(&stream->cgroup, SIGKILL);
+    end(stream);
 }
 
 void command_hear(struct stream *stream, struct channel *channel)
@@ -127,8 +132,11 @@ void command_hear(struct stream *stream, struct channel *channel)
         return;
     }
     stream->record = record;
-    if (record.event == KEEPER_STARTED) {
+    if (record.event == KEEPER_FORKED) {
         stream->first = record.pid;
+        return;
+    }
+    if (record.event == KEEPER_STARTED) {
         channel_send(channel, KIND_STARTED, stream->number, NULL, 0);
         return;
     }

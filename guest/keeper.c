@@ -166,6 +166,9 @@ static _Noreturn void keep(struct keeper *keeper, struct launch_files *files)
         _exit(1);
     }
     if (keeper->first == 0) {
+        keeper->record.pid = getpid();
+        keeper->record.started_ns = monotonic_ns();
+        send_record(keeper, KEEPER_FORKED);
         files->word = words[1];
         launch_run(keeper->launch, keeper->cgroup, files);
     }

@@ -7,8 +7,9 @@
 
 #include "launch.h"
 
-/* From the keeper to the agent: STARTED, then GONE; or FAILED alone. */
-enum keeper_event { KEEPER_STARTED = 1, KEEPER_GONE = 2, KEEPER_FAILED = 3 };
+/* To the agent: FORKED from the command's first process itself, before it can do harm; then from the keeper STARTED and
+ * GONE, or FAILED alone. */
+enum keeper_event { KEEPER_STARTED = 1, KEEPER_GONE = 2, KEEPER_FAILED = 3, KEEPER_FORKED = 4 };
 
 struct keeper_record {
     uint32_t event;

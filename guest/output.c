@@ -65,16 +65,21 @@ void output_read(struct output *output, uint64_t now_ns)
         output->paused_until_ns = now_ns + pause_ns;
 }
 
+static bool due(const struct output *output, uint64_t now_ns, uint64_t *wake_ns)
+{
+    if (output->fd < 0 || output->immediate)
+        return true;
+    if (output->hold)
+        return false;
+    if (unsent(output) >= CHUNK_BYTES || now_ns >= output->sent_ns + batch_ns)
+        return true;
+    lower(wake_ns, output->sent_ns + batch_ns);
+    return false;
+}
+
 void output_send(struct output *output, struct channel *channel, uint32_t stream, uint64_t now_ns, uint64_t *wake_ns)
 {
-    bool ended = output->fd < 0;
-    while (unsent(output) && !channel_full(channel)) {
-        if (output->hold && !ended)
-            return;
-        if (!ended && !output->immediate && unsent(output) < CHUNK_BYTES && now_ns < output->sent_ns + batch_ns) {
-            lower(wake_ns, output->sent_ns + batch_ns);
-            return;
-        }
+    while (unsent(output) && !channel_full(channel) && due(output, now_ns, wake_ns)) {
         size_t length = unsent(output) < CHUNK_BYTES ? unsent(output) : CHUNK_BYTES;
         channel_send(channel, output->kind, stream, output->waiting.data + output->waiting_sent, length);
         output->waiting_sent += length;

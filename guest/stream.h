@@ -34,6 +34,7 @@ void stream_free(struct stream *stream);
 void command_start(struct channel *channel, const struct frame *frame);
 void command_hear(struct stream *stream, struct channel *channel); /* the keeper has something to say */
 void command_reaped(struct stream *stream, int status, uint64_t user_us, uint64_t system_us, uint64_t peak_bytes);
+void command_check_orphan(struct stream *stream); /* its first process may be gone without being ours to reap */
 void command_signal(struct stream *stream, int number);
 void command_finish(struct stream *stream, struct channel *channel);
 
