@@ -111,7 +111,7 @@ def _disk(number: int, disk: Disk, *, machine: str) -> list[str]:
     }
     # "report": an error of the host's file system reaches the guest and QMP, instead of stopping the guest for good.
     report = "" if disk.read_only else ",werror=report,rerror=report"
-    # Left to itself, "virt" hands out its buses from the last to the first, and the guest names the disks in that order.
+    # Left to itself, "virt" hands out its buses from the last to the first, and the guest names the disks so.
     bus = f",bus=virtio-mmio-bus.{number}" if machine == "aarch64" else ""
     return ["-blockdev", json.dumps(node), "-device", f"virtio-blk-device,drive={name},serial={name}{bus}{report}"]
 
