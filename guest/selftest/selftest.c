@@ -343,13 +343,16 @@ static void do_fill(int count, char **words)
 
 static void do_eat(int count, char **words)
 {
+    enum { PIECE = 1024 * 1024 };
     (void)count;
-    long long size = number(words[0]);
-    char *memory = malloc((size_t)size);
-    if (memory == NULL)
-        fail("malloc");
-    for (long long at = 0; at < size; at += 4096)
-        *(volatile char *)(memory + at) = 1;
+    /* In pieces: one request for more than the machine has would be refused at once, and nothing eaten. */
+    for (long long left = number(words[0]); left > 0; left -= PIECE) {
+        char *memory = malloc(PIECE);
+        if (memory == NULL)
+            fail("malloc");
+        memset(memory, 1, PIECE);
+        __asm__ volatile("" : : "r"(memory) : "memory");
+    }
     puts("eaten");
 }
 
