@@ -19,7 +19,6 @@ from metalmark.oci.registry_client import RegistryClient
 from metalmark.system import in_thread
 
 _CHUNK_BYTES = 1024 * 1024
-_READ_BYTES = 256 * 1024
 _DOCUMENT_TIMEOUT_S = 60.0
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
@@ -104,7 +103,7 @@ class RegistryOrigin:
             skip = _to_skip(response, blob)
             pending = bytearray()
             try:
-                async for piece in response.aiter_raw(_READ_BYTES):
+                async for piece in response.aiter_raw():
                     dropped = min(skip, len(piece))
                     skip -= dropped
                     pending += piece[dropped:]

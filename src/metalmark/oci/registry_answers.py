@@ -13,8 +13,6 @@ from metalmark.model import NotAnImage, RegistryDenied
 from metalmark.oci.documents import Node, shown
 from metalmark.system import realtime_ns
 
-_CHUNK_BYTES = 256 * 1024
-
 
 class Hiccup(Exception):
     """A failure that another try may mend. Internal: after the last try it becomes `RegistryUnavailable`.
@@ -68,7 +66,7 @@ async def read_bounded(response: httpx.Response, limit: int, *, strict: bool = T
         NotAnImage: There is more.
     """
     data = bytearray()
-    async for piece in response.aiter_raw(_CHUNK_BYTES):
+    async for piece in response.aiter_raw():
         data += piece
         if len(data) > limit:
             if strict:
