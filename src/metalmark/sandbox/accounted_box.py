@@ -24,6 +24,9 @@ class AccountedBox(AgentBox):
     _overlapped = False
     """Several of the commands under way shared the cgroup: its figures are of all of them."""
 
+    _out_of_memory = False
+    """The memory limit was met while the commands under way ran."""
+
     @property
     @abstractmethod
     def cgroup(self) -> BoxCgroup:
@@ -41,10 +44,10 @@ class AccountedBox(AgentBox):
             while True:
                 await anyio.wait_readable(event)
                 os.eventfd_read(event)
-                if read_usage(self.cgroup).oom_kills > (self._before.oom_kills if self._before else 0):
-                    await in_thread(self.cgroup.kill, "job/commands")
-                elif not self.cgroup.pids():
+                if not self.cgroup.pids("job/commands"):
                     return  # the kernel also tells when the cgroup is removed
+                self._out_of_memory = True
+                await in_thread(self.cgroup.kill, "job/commands")
         finally:
             os.close(event)
 
@@ -53,7 +56,7 @@ class AccountedBox(AgentBox):
         if self._running == 0:
             reset_peak(self.cgroup)
             self._before = read_usage(self.cgroup)
-            self._overlapped = False
+            self._overlapped = self._out_of_memory = False
         else:
             self._overlapped = True
         self._running += 1
@@ -68,7 +71,8 @@ class AccountedBox(AgentBox):
         self._running -= 1
         if before is None:
             return exited
-        if now.oom_kills > before.oom_kills and exited.ending in (Ending.EXITED, Ending.SIGNALED):
+        killed = self._out_of_memory or now.oom_kills > before.oom_kills
+        if killed and exited.ending in (Ending.EXITED, Ending.SIGNALED):
             exited = dataclasses.replace(exited, ending=Ending.OUT_OF_MEMORY)
         if self._overlapped:
             return exited

@@ -16,6 +16,7 @@ from pathlib import Path
 import anyio
 
 from metalmark.model import BoxLost, SandboxUnavailable
+from metalmark.sandbox.container_config import AGENT_PATH
 from metalmark.sandbox.furnished_root import etc_files, furnish_root
 from metalmark.sandbox.host_side import HostSide
 from metalmark.sandbox.mounted_root import mount_root
@@ -25,8 +26,9 @@ from metalmark.system import MountFlag, Namespace, bind, mount, pivot_root, set_
 _DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
 _SAFE = MountFlag.NO_SUID | MountFlag.NO_DEV | MountFlag.NO_EXEC
-_AGENT = 'mount -t proc -o nosuid,nodev,noexec proc "$1" && cd / && exec "$2" serve "$3"'
-"""The first process of the pid namespace has to mount its ``/proc``: the kernel takes the mounting process's."""
+_FIRST = 'mount -t proc -o nosuid,nodev,noexec proc "$1" && echo >&0 && read -r _ && cd / && exec "$2" serve "$3"'
+"""The first process of the pid namespace has to mount its ``/proc``, for the kernel takes the mounting process's. Then
+it waits for its root to be exchanged: the agent is to see nothing of the host, not even at its start."""
 
 
 class NoneProcess(HostSide):
@@ -55,35 +57,44 @@ class NoneProcess(HostSide):
         root = mount_root(root=spec.root, mode=spec.rootfs, scratch=scratch, workspace=spec.workspace)
         furnish_root(root, workspace=spec.workspace, files=etc_files(spec))
         mount_kernel_folders(root, shared_bytes=spec.resources.memory_bytes // 2)
+        shown = root / AGENT_PATH.lstrip("/")
+        shown.touch()
+        bind(self._agent, shown, read_only=True)
 
     async def _launch(self) -> socket.socket:
-        spec = self.spec
         host, guest = socket.socketpair()
+        ours, theirs = socket.socketpair()
         try:
-            with guest, self._open_cgroups() as descriptors, (spec.workspace / "agent.err").open("wb") as errors:
-                self._cgroup_fds = descriptors
-                argv = ["/bin/sh", "-c", _AGENT, "sh", str(spec.workspace / "root/proc"), str(self._agent)]
-                self.child = await self.thread.run(
-                    lambda: spawn(
-                        [*argv, str(guest.fileno())],
-                        stderr=errors,
-                        pass_fds=(guest.fileno(), *descriptors),
-                        cgroup_procs=self.cgroup.procs_files("agent"),
-                        # It would die with the thread; it ends with its channel, and all others end with it.
-                        die_with_parent=False,
-                    )
-                )
-            await self._greeted(host)
-            # Moves the agent too, for it has the namespace's old root; before SETUP it has looked at nothing there.
-            await self.thread.run(lambda: pivot_root(spec.workspace / "root"))
+            with ours:
+                with guest, theirs, self._open_cgroups() as descriptors:
+                    self._cgroup_fds = descriptors
+                    await self.thread.run(lambda: self._spawn(guest.fileno(), theirs.fileno()))
+                await self._heard(ours)
+                # Moves the first process too: it has the namespace's old root.
+                await self.thread.run(lambda: pivot_root(self.spec.workspace / "root"))
+                ours.sendall(b"\n")
+            await self._heard(host)
         except BaseException:
             host.close()
             raise
         return host
 
-    async def _greeted(self, host: socket.socket) -> None:
-        await anyio.wait_readable(host)
-        if not host.recv(1, socket.MSG_PEEK):
+    def _spawn(self, channel: int, stdin: int) -> None:
+        workspace = self.spec.workspace
+        with (workspace / "agent.err").open("wb") as errors:
+            self.child = spawn(
+                ["/bin/sh", "-c", _FIRST, "sh", str(workspace / "root/proc"), AGENT_PATH, str(channel)],
+                stdin=stdin,
+                stderr=errors,
+                pass_fds=(channel, *self._cgroup_fds),
+                cgroup_procs=self.cgroup.procs_files("agent"),
+                # It would die with the thread; it ends with its channel, and all others end with it.
+                die_with_parent=False,
+            )
+
+    async def _heard(self, end: socket.socket) -> None:
+        await anyio.wait_readable(end)
+        if not end.recv(1, socket.MSG_PEEK):
             raise BoxLost("the guest agent did not start", why=self.messages())
 
     @contextmanager

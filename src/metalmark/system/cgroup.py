@@ -78,6 +78,8 @@ class BoxCgroup:
             raise StableError(
                 "no cgroups are mounted", why="a box is limited by them", hint="mount -t cgroup2 none /sys/fs/cgroup"
             )
+        if any(_pids_below(folder) for folder in self.folders()):
+            raise StableError(f"a cgroup {self.path} with processes exists", why="another box has that name")
         try:
             self._make_folders()
             self._inherit_cpusets("", *(f"{self.name}/{part}" for part in ("", "agent", "job")))

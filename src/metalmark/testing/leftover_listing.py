@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +28,12 @@ class Listing:
         return {kind: names for kind, names in found.items() if names}
 
 
-def list_leftovers(*folders: Path) -> Listing:
+def list_leftovers(*folders: Path, box_prefixes: tuple[str, ...] = ("",)) -> Listing:
     """List what exists with a name that has to do with some folders: a test's own home and temporary folders.
 
     Args:
-        folders: Only things that mention one of these count, and cgroups of Metalmark's.
+        folders: Only things that mention one of these count.
+        box_prefixes: Cgroups of boxes count whose names begin like this: other tests may run beside.
     """
     prefixes = tuple(str(folder) for folder in folders)
     return Listing(
@@ -40,16 +42,18 @@ def list_leftovers(*folders: Path) -> Listing:
         loops=frozenset(
             f"{loop.device} {loop.backing_file}" for loop in read_loops() if loop.backing_file.startswith(prefixes)
         ),
-        cgroups=frozenset(_cgroups()),
+        cgroups=frozenset(_cgroups(box_prefixes)),
         sockets=frozenset(_sockets(prefixes)),
         files=frozenset(str(path) for folder in folders for path in _files(folder)),
     )
 
 
-async def nothing_left(before: Listing, *folders: Path, within_s: float = 5.0) -> dict[str, list[str]]:
+async def nothing_left(
+    before: Listing, *folders: Path, box_prefixes: tuple[str, ...] = ("",), within_s: float = 5.0
+) -> dict[str, list[str]]:
     """Return what is there beyond an earlier listing, once that is nothing or the time is up."""
     deadline = monotonic_s() + within_s
-    while (extra := list_leftovers(*folders) - before) and monotonic_s() < deadline:
+    while (extra := list_leftovers(*folders, box_prefixes=box_prefixes) - before) and monotonic_s() < deadline:
         await sleep_s(0.05)
     return extra
 
@@ -69,8 +73,15 @@ def _processes(prefixes: tuple[str, ...]) -> list[str]:
     return found
 
 
-def _cgroups() -> list[str]:
-    return [str(path) for base in read_layout().hierarchies for path in (base / "metalmark").glob("**/")]
+def _cgroups(box_prefixes: tuple[str, ...]) -> list[str]:
+    found = []
+    for base in read_layout().hierarchies:
+        for path, folders, _ in os.walk(base / "metalmark"):
+            if path == str(base / "metalmark"):
+                folders[:] = [name for name in folders if name.startswith(box_prefixes)]
+            else:
+                found.append(path)
+    return found
 
 
 def _sockets(prefixes: tuple[str, ...]) -> list[str]:
