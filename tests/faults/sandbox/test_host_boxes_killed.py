@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tests.machine.sandbox.host_boxes import (
 )
 
 from metalmark.model import BoxLost, MetalmarkError, SandboxName, StableError
+from metalmark.sandbox import Box
 from metalmark.sandbox.leftovers import BoxRecord, SweepReport, sweep
 from metalmark.system import BoxCgroup, CgroupLimits, folders, read_layout, run, spawn
 from metalmark.wire import Exec
@@ -131,16 +133,23 @@ async def test_runner_killed_with_a_network(tmp_path: Path, squashfs: Path) -> N
     assert await left_here(before, tmp_path) == {}
 
 
+def _kill_program(box: Box, name: bytes) -> None:
+    found = 0
+    for pid in box.cgroup.pids("agent"):  # type: ignore[attr-defined]
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if name in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
+                os.kill(pid, signal.SIGKILL)
+                found += 1
+    assert found, "the process to kill was not found"
+
+
 @pytest.mark.parametrize("sandbox", SANDBOXES)
 async def test_agent_killed(sandbox: SandboxName, tmp_path: Path) -> None:
     need_host_boxes()
     before = list_here(tmp_path)
     async with started(driver_of(sandbox, tmp_path), tmp_path) as box:
         execution = await box.exec(Exec(argv=("/bin/sleep", "77"), stream_bytes=64), lambda _stream, _data: None)
-        for pid in box.cgroup.pids("agent"):  # type: ignore[attr-defined]
-            line = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"metalmark-agent" in line.split(b"\0")[0]:
-                os.kill(pid, signal.SIGKILL)
+        _kill_program(box, b"metalmark-agent")
         with pytest.raises(BoxLost):
             await execution.wait()
         with pytest.raises(MetalmarkError):
@@ -152,9 +161,7 @@ async def test_runtime_killed_is_not_the_end_of_the_command(tmp_path: Path) -> N
     need_host_boxes()
     before = list_here(tmp_path)
     async with started(driver_of(SandboxName.CONTAINER, tmp_path), tmp_path) as box:
-        for pid in box.cgroup.pids("agent"):  # type: ignore[attr-defined]
-            if b"runc" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
-                os.kill(pid, signal.SIGKILL)
+        _kill_program(box, b"runc")
         assert (await shell(box, "echo goes on")).stdout == "goes on\n"
     assert await left_here(before, tmp_path) == {}
 
@@ -179,9 +186,10 @@ open({str(outside)!r}, "w").close()
 record.record(Kind.CGROUP, record.name)
 group = BoxCgroup(read_layout(), record.name)
 group.create(CgroupLimits(pids=9))
+null = {{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}}
 join = "; ".join(f"echo 0 >{{path}}" for path in group.procs_files("agent"))
-subprocess.Popen(["/bin/sh", "-c", join + "; exec sleep 5151"], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-note_process(record.workspace, subprocess.Popen(["sleep", "5152"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)
+subprocess.Popen(["/bin/sh", "-c", join + "; exec sleep 5151"], start_new_session=True, **null)
+note_process(record.workspace, subprocess.Popen(["sleep", "5152"], **null).pid)
 print("made", flush=True)
 os.kill(os.getpid(), 9)
 """
