@@ -27,8 +27,8 @@ class Bounds:
     """Entries of all layers together, with the folders that they imply."""
     content_bytes: int = 64 * GIB
     """Content of all files of all layers together."""
-    hole_bytes: int = 16 * GIB
-    """Holes of all sparse files together: they take no space, but mksquashfs walks through every block of them."""
+    hole_bytes: int = 4 * GIB
+    """Holes of all sparse files together: they take no space, but each of their zeros goes to mksquashfs."""
     xattr_bytes: int = 64 * MIB
     """Names and values of all extended attributes together, which are kept in memory."""
     owners: int = 65_535

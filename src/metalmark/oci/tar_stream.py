@@ -43,7 +43,7 @@ class TarReader:
         self._padding = 0
         self._layer = layer
         self._tally = tally
-        self._name = b""
+        self._name = self._previous = b""
 
     def entries(self) -> Iterator[Entry]:
         """Yield the entries in order; content that was not asked for is skipped.
@@ -54,10 +54,11 @@ class TarReader:
         while True:
             self._skip(self._left + self._padding)
             self._left = self._padding = 0
+            self._previous, self._name = self._name, b""
             try:
                 entry = self._next()
             except BadHeader as error:
-                raise LayerRefused(self._layer, shown(self._name), str(error)) from error
+                raise self._refused(str(error)) from error
             if entry is None:
                 return
             self._tally.count(self._layer, entry)
@@ -82,7 +83,12 @@ class TarReader:
             if piece:
                 self._piece, self._position = piece, 0
                 return
-        raise LayerRefused(self._layer, shown(self._name), "the tar stream ends in the middle of it")
+        raise self._refused("the tar stream ends in the middle")
+
+    def _refused(self, why: str) -> LayerRefused:
+        if self._name or not self._previous:
+            return LayerRefused(self._layer, shown(self._name), why)
+        return LayerRefused(self._layer, shown(self._previous), f"in the header that follows it: {why}")
 
     def _skip(self, size: int) -> None:
         while size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from metalmark.oci.entry import Entry, EntryKind
 from metalmark.oci.tar_header import BLOCK, ZEROS
@@ -15,6 +15,7 @@ _TYPES = {
 _FLUSH_BYTES = 1024 * 1024
 _FLUSH_PARTS = 1000
 """Below IOV_MAX, the most pieces that one writev(2) takes."""
+_HOLE = memoryview(bytes(256 * 1024))
 _MAX_TIME_S = 2**32 - 1
 """Squashfs keeps times as unsigned 32-bit seconds."""
 
@@ -38,36 +39,16 @@ class TarWriter:
         Raises:
             OSError: The reader of the stream has gone away.
         """
-        if entry.segments is not None:
-            self._add_sparse(entry, content)
-            return
         records = _xattr_records(entry)
         if records:
             self._put(_extended(b"x", records))
-        size = entry.stored_bytes
+        size = entry.size_bytes
         self._put(_header(entry, size))
         if size:
-            for piece in content:
+            for piece in content if entry.segments is None else _with_holes(entry.segments, size, content):
                 self._put(piece)
             if padding := -size % BLOCK:
                 self._put(ZEROS[:padding])
-
-    def _add_sparse(self, entry: Entry, content: Iterable[memoryview]) -> None:
-        # mksquashfs takes the map of format 1.0 only when a last, empty piece marks the file's end.
-        segments = [*(entry.segments or ()), (entry.size_bytes, 0)]
-        text = b"%d\n" % len(segments) + b"".join(b"%d\n%d\n" % segment for segment in segments)
-        text += bytes(-len(text) % BLOCK)
-        size = len(text) + entry.stored_bytes
-        records = _xattr_records(entry)
-        records += _record(b"GNU.sparse.major", b"1") + _record(b"GNU.sparse.minor", b"0")
-        records += _record(b"GNU.sparse.name", entry.name)
-        records += _record(b"GNU.sparse.realsize", b"%d" % entry.size_bytes)
-        self._put(_extended(b"x", records))
-        self._put(_header(entry, size))
-        self._put(text)
-        for piece in content:
-            self._put(piece)
-        self._put(bytes(-size % BLOCK))
 
     def finish(self) -> None:
         """Write the end of the stream and whatever is still held back.
@@ -94,6 +75,28 @@ class TarWriter:
             if not left:
                 return
             parts = _after(parts, written)
+
+
+def _with_holes(segments: Iterable[tuple[int, int]], size: int, content: Iterable[memoryview]) -> Iterator[memoryview]:
+    """Yield the whole of a sparse file. mksquashfs finds holes by itself, and fails on most maps of them (4.5.1)."""
+    pieces = iter(content)
+    piece = memoryview(b"")
+    position = 0
+    for offset, length in segments:
+        yield from _zeros(offset - position)
+        position = offset + length
+        left = length
+        while left:
+            piece = piece or next(pieces)
+            yield piece[:left]
+            left, piece = left - len(piece[:left]), piece[left:]
+    yield from _zeros(size - position)
+
+
+def _zeros(size: int) -> Iterator[memoryview]:
+    while size:
+        yield _HOLE[:size]
+        size -= len(_HOLE[:size])
 
 
 def _after(parts: list[bytes | memoryview], written: int) -> list[bytes | memoryview]:
