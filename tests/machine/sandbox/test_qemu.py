@@ -194,7 +194,7 @@ async def test_ordinary_user_needs_no_privilege(home_with_kernel: Path, tmp_path
     paths = os.pathsep.join(path for path in sys.path if path)
     argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", f"PYTHONPATH={paths}", usable[0]]
     done = await run([*argv, "-c", _AS_A_USER, str(home), str(root), str(agent)], timeout_s=120, cwd=Path("/"))
-    assert done.stdout.decode() == "from a box\ncode 0\n", done.error_text
+    assert (done.stdout.decode(), done.returncode) == ("from a box\ncode 0\n", 0), done.error_text
     assert not list((home / "run/boxes").iterdir())
 
 
