@@ -144,15 +144,18 @@ def inspect(  # noqa: PLR0917 - the signature is the table of flags, all given b
 
 @app.command("list")
 def list_images(as_json: Json = False) -> None:
-    """List the images in the local cache with their sizes, most recently used first."""
-    from metalmark.cli.image_display import images_json, images_text
-    from metalmark.oci import ImageCache
+    """List cached images and root file systems with their sizes, most recently used first."""
+    from metalmark.cli.image_display import Held, held_json, held_text
+    from metalmark.oci import ImageCache, rootfs_cache
     from metalmark.system import folders
 
     with ImageCache(folders().cache) as cache:
-        images = cache.images_held()
-        stored = sum(path.stat().st_size for _, path in cache.stored())
-    _show(images_json(images, stored), images_text(images, stored), as_json=as_json)
+        held = Held(
+            images=tuple(cache.images_held()),
+            stored_bytes=sum(path.stat().st_size for _, path in cache.stored()),
+            rootfs=rootfs_cache(cache).entries()[::-1],
+        )
+    _show(held_json(held), held_text(held), as_json=as_json)
 
 
 @app.command("gc")
@@ -164,14 +167,21 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Remove the least recently used images and root file systems, never what is in use."""
-    from metalmark.cli.image_display import collected_json, collected_text
-    from metalmark.oci import ImageCache, collect
+    from metalmark.cli.image_display import CleanUp, clean_up_json, clean_up_text, would_go
+    from metalmark.oci import ImageCache, collect, rootfs_cache
     from metalmark.system import folders
 
     limit = parse_bytes(max_size, field="--max-size")
     with ImageCache(folders().cache) as cache:
-        images = collect(cache, max_bytes=limit, dry_run=dry_run)
-    _show(collected_json(images, dry_run=dry_run), collected_text(images, dry_run=dry_run), as_json=as_json)
+        files = rootfs_cache(cache)
+        before = files.entries()
+        done = CleanUp(
+            dry_run=dry_run,
+            rootfs=would_go(before, limit) if dry_run else files.collect(limit),
+            rootfs_before=before,
+            images=collect(cache, max_bytes=limit, dry_run=dry_run),
+        )
+    _show(clean_up_json(done), clean_up_text(done), as_json=as_json)
 
 
 def _platform(text: str) -> Platform:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from metalmark.model import format_bytes
-from metalmark.oci import CachedImage, Collected, ImageDescription, PackedImage
+from metalmark.oci import CachedImage, CachedRootfs, Collected, ImageDescription, PackedImage
 
 Rows = Sequence[Sequence[str]]
 _DIGEST_SHOWN = 19
@@ -93,41 +94,121 @@ def description_text(found: ImageDescription) -> str:
     return _aligned([row for row in rows if row[1]]) + ("\n" + _aligned(layers) if found.layers else "")
 
 
-def images_json(images: Sequence[CachedImage], stored_bytes: int) -> dict[str, object]:
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What the cache holds."""
+
+    images: tuple[CachedImage, ...]
+    stored_bytes: int
+    """Of all blobs; layers that images share count once."""
+    rootfs: tuple[CachedRootfs, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanUp:
+    """What a clean-up did, or would do."""
+
+    dry_run: bool
+    images: Collected
+    rootfs: tuple[CachedRootfs, ...]
+    rootfs_before: tuple[CachedRootfs, ...]
+
+    @property
+    def rootfs_kept(self) -> tuple[CachedRootfs, ...]:
+        """The root file systems that stay."""
+        gone = {entry.path for entry in self.rootfs}
+        return tuple(entry for entry in self.rootfs_before if entry.path not in gone)
+
+
+def would_go(entries: Sequence[CachedRootfs], max_bytes: int) -> tuple[CachedRootfs, ...]:
+    """Return which root file systems, least recently used first, a clean-up would remove."""
+    total = sum(entry.size_bytes for entry in entries)
+    gone: list[CachedRootfs] = []
+    for entry in entries:
+        if total > max_bytes and not entry.in_use:
+            total -= entry.size_bytes
+            gone.append(entry)
+    return tuple(gone)
+
+
+def held_json(held: Held) -> dict[str, object]:
     """Return what ``image list --json`` prints."""
-    return {"stored_bytes": stored_bytes, "images": [_cached_json(image) for image in images]}
-
-
-def images_text(images: Sequence[CachedImage], stored_bytes: int) -> str:
-    """Return what ``image list`` prints."""
-    if not images:
-        return "the cache holds no images\n"
-    rows = [("digest", "platform", "size", "layers", "last used", "names"), *(_cached_row(image) for image in images)]
-    return _aligned(rows) + f"{len(images)} images, {format_bytes(stored_bytes)} stored\n"
-
-
-def collected_json(images: Collected, *, dry_run: bool) -> dict[str, object]:
-    """Return what ``image gc --json`` prints."""
     return {
-        "dry_run": dry_run,
+        "stored_bytes": held.stored_bytes,
+        "images": [_cached_json(image) for image in held.images],
+        "rootfs_bytes": _sum(held.rootfs),
+        "rootfs": [_rootfs_json(entry) for entry in held.rootfs],
+    }
+
+
+def held_text(held: Held) -> str:
+    """Return what ``image list`` prints."""
+    if not held.images and not held.rootfs:
+        return "the cache is empty\n"
+    images = [
+        ("digest", "platform", "size", "layers", "last used", "names"),
+        *(_cached_row(image) for image in held.images),
+    ]
+    files = [("root file system", "size", "last used", ""), *(_rootfs_row(entry) for entry in held.rootfs)]
+    text = _aligned(images) + "\n" if held.images else ""
+    text += _aligned(files) + "\n" if held.rootfs else ""
+    return (
+        f"{text}{len(held.images)} images, {format_bytes(held.stored_bytes)};"
+        f" {len(held.rootfs)} root file systems, {format_bytes(_sum(held.rootfs))}\n"
+    )
+
+
+def clean_up_json(done: CleanUp) -> dict[str, object]:
+    """Return what ``image gc --json`` prints."""
+    images = done.images
+    return {
+        "dry_run": done.dry_run,
         "images": {
             "removed": [_cached_json(image) for image in images.removed],
             "freed_bytes": images.freed_bytes,
             "kept_bytes": images.kept_bytes,
             "in_use": images.in_use,
         },
+        "rootfs": {
+            "removed": [_rootfs_json(entry) for entry in done.rootfs],
+            "freed_bytes": _sum(done.rootfs),
+            "kept_bytes": _sum(done.rootfs_kept),
+            "in_use": sum(entry.in_use for entry in done.rootfs_before),
+        },
     }
 
 
-def collected_text(images: Collected, *, dry_run: bool) -> str:
+def clean_up_text(done: CleanUp) -> str:
     """Return what ``image gc`` prints."""
-    would = "would remove" if dry_run else "removed"
+    would = "would remove" if done.dry_run else "removed"
+    images = done.images
     lines = [f"{would} {image.record.digest} {_names(image)}" for image in images.removed]
-    lines.append(
+    lines += [f"{would} {entry.path.name}" for entry in done.rootfs]
+    lines += [
         f"images: {would} {len(images.removed)}, {format_bytes(images.freed_bytes)};"
-        f" {format_bytes(images.kept_bytes)} stay, {images.in_use} in use"
-    )
+        f" {format_bytes(images.kept_bytes)} stay, {images.in_use} in use",
+        f"root file systems: {would} {len(done.rootfs)}, {format_bytes(_sum(done.rootfs))};"
+        f" {format_bytes(_sum(done.rootfs_kept))} stay, {sum(entry.in_use for entry in done.rootfs_before)} in use",
+    ]
     return "".join(f"{_safe(line)}\n" for line in lines)
+
+
+def _sum(entries: Sequence[CachedRootfs]) -> int:
+    return sum(entry.size_bytes for entry in entries)
+
+
+def _rootfs_json(entry: CachedRootfs) -> dict[str, object]:
+    return {
+        "name": entry.path.name,
+        "size_bytes": entry.size_bytes,
+        "last_used": datetime.fromtimestamp(entry.last_used_s, UTC).isoformat(timespec="seconds"),
+        "in_use": entry.in_use,
+    }
+
+
+def _rootfs_row(entry: CachedRootfs) -> tuple[str, ...]:
+    used = datetime.fromtimestamp(entry.last_used_s, UTC).astimezone()
+    return (entry.path.name, format_bytes(entry.size_bytes), f"{used:%Y-%m-%d %H:%M}", "in use" if entry.in_use else "")
 
 
 def _cached_json(image: CachedImage) -> dict[str, object]:
