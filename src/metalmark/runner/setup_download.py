@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from metalmark.model import InputError, NoPermission, StableError
+from metalmark.model import InputError, NoPermission, StableError, TransientError
 from metalmark.runner.apt import Apt
 from metalmark.runner.bundle import MANIFEST, Bundle, BundleFile, Kind, describe_file, stale_files, write_bundle
 from metalmark.runner.distribution import Distribution
@@ -73,7 +73,7 @@ async def download_bundle(
         files += [await in_thread(describe_file, folder, path, Kind.KERNEL_MODULES) for path in modules]
     if "firecracker" not in unwanted:
         say(f"downloading Firecracker {firecracker.version}")
-        archive = await firecracker.fetch(folder / "firecracker")
+        archive = await _fetch(firecracker, folder / "firecracker")
         files.append(await in_thread(describe_file, folder, archive, Kind.FIRECRACKER))
     bundle = Bundle(
         distribution=distribution.name,
@@ -83,6 +83,14 @@ async def download_bundle(
         files=tuple(files),
     )
     return Collected(bundle=bundle, manifest_sha256=await in_thread(write_bundle, folder, bundle))
+
+
+async def _fetch(firecracker: FirecrackerRelease, folder: Path) -> Path:
+    try:
+        return await firecracker.fetch(folder)
+    except TransientError as error:
+        hint = "try again later, or leave it out: --without firecracker"
+        raise TransientError(error.found, why=error.why, hint=hint) from error
 
 
 def _prepare(folder: Path) -> None:

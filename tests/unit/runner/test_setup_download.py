@@ -79,8 +79,9 @@ async def test_a_collection_that_breaks_off_has_no_manifest(tmp_path: Path) -> N
     folder = tmp_path / "bundle"
     await collect(folder)
     release = FakeFirecracker(tmp_path / "f", error=TransientError("the site is away"))
-    with pytest.raises(TransientError):
+    with pytest.raises(TransientError) as caught:
         await collect(folder, release=release)
+    assert "--without firecracker" in caught.value.hint
     assert not (folder / "manifest.json").exists()
     collected = await collect(folder, release=release, unwanted=frozenset(("firecracker",)))
     assert Kind.FIRECRACKER not in {file.kind for file in collected.bundle.files}
