@@ -31,7 +31,8 @@ from metalmark.sandbox.settings import DriverSettings
 from metalmark.system import BoxCgroup, CgroupVersion, find_tool, has_privilege, read_layout
 from metalmark.wire import Hello, Setup
 
-_PROBE_S = 2.0
+_PROBE_S = 10.0
+"""A tenth of a second is usual; an emulated or busy machine that takes seconds can run containers all the same."""
 
 
 class ContainerBox(AccountedBox):
@@ -65,8 +66,12 @@ class ContainerBox(AccountedBox):
 
     async def _spawn(self) -> ByteStream:
         host = await self._process.start()
-        # The greeting, or the end of a runtime that failed: until then it is the runtime's time, not the agent's.
-        await anyio.wait_readable(host)
+        try:
+            # The greeting, or the end of a runtime that failed: until then it is the runtime's time, not the agent's.
+            await anyio.wait_readable(host)
+        except BaseException:
+            host.close()
+            raise
         return await UNIXSocketStream.from_socket(host)
 
     def _setup(self, hello: Hello) -> Setup:

@@ -179,7 +179,7 @@ class Driver(Protocol):
         ...
 
     async def probe(self) -> Availability:
-        """Find out whether boxes can be made here. Cheap: bounded by two seconds, cached by the caller."""
+        """Find out whether boxes can be made here. Cheap: bounded by ten seconds, cached by the caller."""
         ...
 
     def create(self, spec: BoxSpec) -> AbstractAsyncContextManager[Box]:

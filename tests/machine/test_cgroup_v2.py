@@ -1,0 +1,33 @@
+"""The container and none sandboxes on a machine with systemd and cgroup v2, which most users have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.machine.systemd_vm import need_systemd_vm, run_tests
+
+pytestmark = pytest.mark.needs_root
+
+_CONTAINER = (
+    "alone or memory_limit or processes_are or disk_is or cpus_are or accounted or fork_bomb or not_network"
+    " or runtime_works or own_limits or capabilities"
+)
+
+
+@pytest.mark.timeout(900)
+def test_host_boxes_under_systemd(guest_kernels: Path) -> None:
+    need_systemd_vm()
+    outcome = run_tests(
+        guest_kernels,
+        [
+            "tests/machine/sandbox/test_host_boxes.py",
+            "tests/machine/sandbox/test_container.py",
+            "-k",
+            _CONTAINER,
+        ],
+        timeout_s=800,
+    )
+    assert outcome.returncode == 0, outcome.text[-6000:]
+    assert outcome.count("passed") >= 18, outcome.text[-3000:]
+    assert outcome.count("skipped") == 0, outcome.text[-3000:]
