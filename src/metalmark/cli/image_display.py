@@ -185,12 +185,21 @@ def clean_up_text(done: CleanUp) -> str:
     lines = [f"{would} {image.record.digest} {_names(image)}" for image in images.removed]
     lines += [f"{would} {entry.path.name}" for entry in done.rootfs]
     lines += [
-        f"images: {would} {len(images.removed)}, {format_bytes(images.freed_bytes)};"
-        f" {format_bytes(images.kept_bytes)} stay, {images.in_use} in use",
-        f"root file systems: {would} {len(done.rootfs)}, {format_bytes(_sum(done.rootfs))};"
-        f" {format_bytes(_sum(done.rootfs_kept))} stay, {sum(entry.in_use for entry in done.rootfs_before)} in use",
+        _summary("images", would, len(images.removed), images.freed_bytes, images.kept_bytes, images.in_use),
+        _summary(
+            "root file systems",
+            would,
+            len(done.rootfs),
+            _sum(done.rootfs),
+            _sum(done.rootfs_kept),
+            sum(entry.in_use for entry in done.rootfs_before),
+        ),
     ]
     return "".join(f"{_safe(line)}\n" for line in lines)
+
+
+def _summary(noun: str, would: str, count: int, freed: int, kept: int, in_use: int) -> str:  # noqa: PLR0917 - a row
+    return f"{noun}: {would} {count}, {format_bytes(freed)}; {format_bytes(kept)} stay, {in_use} in use"
 
 
 def _sum(entries: Sequence[CachedRootfs]) -> int:
