@@ -111,6 +111,8 @@ def check_firecracker(examination: Examination) -> Finding:
     """Firecracker, and that it starts. Optional."""
     tool = examination.facts.tool("firecracker")
     why = "sandbox firecracker, the fastest one where KVM works; optional"
+    if not examination.kvm.usable:
+        why = "sandbox firecracker; optional, and of no use here before KVM works"
     fix = "metalmark host setup --with firecracker"
     if tool.path is None:
         return Finding(name="firecracker", status=Status.MISSING, found="it is not installed", why=why, fix=fix)

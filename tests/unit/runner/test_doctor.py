@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import pytest
 from tests.unit.runner.examinations import examination
 
-from metalmark.model import SandboxName
+from metalmark.model import MetalmarkError, SandboxName, ToolMissing
 from metalmark.runner import doctor
 from metalmark.runner.doctor import diagnose
 from metalmark.runner.finding import Status
-from metalmark.sandbox import Accelerator, Availability
+from metalmark.sandbox import Accelerator, Availability, Box, BoxSpec, DriverSettings
+from metalmark.system import Folders
 
 REFERENCE = Path(__file__).parents[3] / "docs/reference/host-doctor.md"
 NOTES = {"irqbalance", "virtual-host", "boot-isolation", "cgroup-version", "shared-cores", "kvm-start"}
@@ -49,6 +52,57 @@ def test_the_json_object_is_plain_and_complete() -> None:
         "reason": "QEMU 7.2 under KVM",
         "hint": "",
     }
+
+
+class FakeDriver:
+    def __init__(self, name: SandboxName, answer: Availability | MetalmarkError) -> None:
+        self._name = name
+        self._answer = answer
+
+    @property
+    def name(self) -> SandboxName:
+        return self._name
+
+    async def probe(self) -> Availability:
+        if isinstance(self._answer, MetalmarkError):
+            raise self._answer
+        return self._answer
+
+    def create(self, spec: BoxSpec) -> AbstractAsyncContextManager[Box]:
+        raise AssertionError("an examination makes no box")
+
+
+def no_agent(machine: str) -> Path:
+    raise ToolMissing(f"there is no guest agent for {machine}")
+
+
+@pytest.mark.anyio
+async def test_an_examination_survives_what_fails_in_it(tmp_path: Path) -> None:
+    folders = Folders(state=tmp_path / "s", cache=tmp_path / "c", run=tmp_path / "r", config=tmp_path / "e")
+    works = Availability(usable=True, accelerator=Accelerator.TCG, reason="emulating")
+    broken = ToolMissing("runc is broken", hint="mend it")
+    found = await doctor.examine(
+        DriverSettings(folders=folders, machine="x86_64", kvm_device=tmp_path / "kvm"),
+        environment={},
+        drivers=[FakeDriver(SandboxName.QEMU, works), FakeDriver(SandboxName.CONTAINER, broken)],
+        find_agent=no_agent,
+        find_firecracker=lambda _: None,
+        root=tmp_path,
+    )
+    diagnosis = diagnose(found)
+    assert [(sandbox.usable, sandbox.accelerator) for sandbox in diagnosis.sandboxes] == [(True, "tcg"), (False, None)]
+    assert diagnosis.sandboxes[1].reason == "runc is broken"
+    assert diagnosis.sandboxes[1].hint == "mend it"
+    lines = {finding.name: finding for finding in diagnosis.findings}
+    assert lines["guest-agent"].found == "there is no guest agent for x86_64"
+    assert {lines[name].status for name in ("kvm", "qemu", "guest-kernel", "cgroups")} == {Status.MISSING}
+    assert list(tmp_path.iterdir()) == [], "an examination changes nothing"
+
+
+def test_none_is_told_to_need_permission() -> None:
+    none = Availability(usable=True, accelerator=Accelerator.NATIVE, reason="root")
+    shown = diagnose(examination(sandboxes={SandboxName.NONE: none})).sandboxes[0]
+    assert "--danger-allow-no-sandbox" in shown.reason
 
 
 def test_the_reference_has_an_entry_for_every_line_and_no_other() -> None:

@@ -124,6 +124,8 @@ def test_firecracker_is_optional_and_set_up_on_request() -> None:
     assert finding.status is Status.MISSING
     assert finding.fix == "metalmark host setup --with firecracker"
     assert "optional" in finding.why
+    emulated = examination(facts=without_tool("firecracker"), kvm=probed(KvmState.EMULATED))
+    assert "of no use here" in checks.check_firecracker(emulated).why
     broken = checks.check_firecracker(examination(facts=without_tool("firecracker", error="Exec format error")))
     assert broken.status is Status.UNUSABLE
 
