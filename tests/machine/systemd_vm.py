@@ -137,7 +137,7 @@ def _outcome(text: str) -> Outcome:
 def _command_line() -> str:
     masks = " ".join(f"systemd.mask={name}" for name in _MASKED)
     return (
-        f"console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests noreplace-smp tsc=unstable {masks}"
+        f"console=ttyS0 loglevel=2 panic=-1 mitigations=off cryptomgr.notests noreplace-smp tsc=unstable {masks}"
         " systemd.show_status=no systemd.unit=multi-user.target systemd.unified_cgroup_hierarchy=1"
     )
 

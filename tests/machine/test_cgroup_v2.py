@@ -9,10 +9,11 @@ from tests.machine.systemd_vm import need_systemd_vm, run_tests
 
 pytestmark = pytest.mark.needs_root
 
-_CONTAINER = (
-    "alone or memory_limit or processes_are or disk_is or cpus_are or accounted or fork_bomb or not_network"
-    " or runtime_works or own_limits or capabilities"
+_SELECTED = (
+    "alone or memory_limit or processes_are or cpus_are or accounted or fork_bomb or runtime_works or own_limits"
+    " or capabilities"
 )
+"""One of each kind of limit: everything takes ten times as long in there."""
 
 
 @pytest.mark.timeout(900)
@@ -24,10 +25,10 @@ def test_host_boxes_under_systemd(guest_kernels: Path) -> None:
             "tests/machine/sandbox/test_host_boxes.py",
             "tests/machine/sandbox/test_container.py",
             "-k",
-            _CONTAINER,
+            _SELECTED,
         ],
         timeout_s=800,
     )
     assert outcome.returncode == 0, outcome.text[-6000:]
-    assert outcome.count("passed") >= 18, outcome.text[-3000:]
+    assert outcome.count("passed") >= 14, outcome.text[-3000:]
     assert outcome.count("skipped") == 0, outcome.text[-3000:]
