@@ -31,12 +31,17 @@ class AwaitedStream(ByteStream):
         return await (await self._connected()).receive(max_bytes)
 
     async def send(self, item: bytes) -> None:
-        """Wait for the connection, then send."""
-        await (await self._connected()).send(item)
+        """Send.
+
+        Raises:
+            ClosedResourceError: Closed, or nobody has connected yet: the other side speaks first.
+            BrokenResourceError
+        """
+        await self._made().send(item)
 
     async def send_eof(self) -> None:
         """End the sending direction."""
-        await (await self._connected()).send_eof()
+        await self._made().send_eof()
 
     async def aclose(self) -> None:
         """Close the connection, or stop waiting for it; safe to repeat."""
@@ -46,6 +51,11 @@ class AwaitedStream(ByteStream):
             self._listener.close()
         if self._stream is not None:
             await self._stream.aclose()
+
+    def _made(self) -> UNIXSocketStream:
+        if self._stream is None:
+            raise anyio.ClosedResourceError
+        return self._stream
 
     async def _connected(self) -> UNIXSocketStream:
         if self._stream is None:

@@ -117,10 +117,12 @@ def disk_failed(data: Mapping[str, object]) -> MetalmarkError | None:
     """Return the error for a BLOCK_IO_ERROR event; a read error is the guest's own matter."""
     if data.get("operation") != "write":
         return None
-    if data.get("nospace"):
+    reason = str(data.get("reason", ""))
+    # "nospace" is set only for disks that QEMU would stop the guest for.
+    if data.get("nospace") or "No space left" in reason or "quota exceeded" in reason:
         return NoSpace(
             "no space left on the host for a box's disk",
             why="what the benchmark wrote could not be kept",
             hint="free some with `metalmark image gc`, or set METALMARK_HOME to a larger file system",
         )
-    return BoxLost("the host could not write a box's disk", why=str(data.get("reason", "")))
+    return BoxLost("the host could not write a box's disk", why=reason)

@@ -13,6 +13,8 @@ def test_internal_error_is_kvm_that_does_not_work() -> None:
 
 def test_full_host_disk_is_no_space_and_other_write_errors_lose_the_box() -> None:
     assert isinstance(disk_failed({"operation": "write", "nospace": True}), NoSpace)
+    told = {"operation": "write", "nospace": False, "reason": "No space left on device"}
+    assert isinstance(disk_failed(told), NoSpace)
     found = disk_failed({"operation": "write", "nospace": False, "reason": "Input/output error"})
     assert isinstance(found, BoxLost)
     assert disk_failed({"operation": "read", "nospace": False}) is None
