@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metalmark.model import DigestMismatch, InputError
-from metalmark.runner.bundle import Bundle, BundleFile, Kind, describe_file, read_bundle, verify_bundle, write_bundle
+from metalmark.runner.bundle import (
+    Bundle,
+    BundleFile,
+    Kind,
+    describe_file,
+    read_bundle,
+    stage_files,
+    verify_bundle,
+    write_bundle,
+)
 
 
 def collect(folder: Path, **changes: Any) -> Bundle:
@@ -65,6 +74,18 @@ def test_a_file_that_was_tampered_with_is_refused(tmp_path: Path, change: Any, s
     with pytest.raises(DigestMismatch, match=said) as caught:
         verify_bundle(tmp_path, bundle)
     assert "runc_1_amd64.deb" in str(caught.value)
+
+
+def test_what_is_used_is_a_copy_that_was_checked(tmp_path: Path) -> None:
+    folder, private = tmp_path / "bundle", tmp_path / "private"
+    folder.mkdir()
+    private.mkdir()
+    bundle = collect(folder)
+    assert stage_files(folder, bundle, Kind.KERNEL, private) == (private / "linux-image-6.1_amd64.deb",)
+    assert stage_files(folder, bundle, Kind.KERNEL_MODULES, private) == ()
+    (folder / "kernel/linux-image-6.1_amd64.deb").write_bytes(b"KERNEL")
+    with pytest.raises(DigestMismatch, match="bundle/kernel"):
+        stage_files(folder, bundle, Kind.KERNEL, private)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "", "."])
