@@ -45,12 +45,11 @@ async def build_rootfs(
         NoSpace: The file system is full.
     """
     work = _Layers(layers, bounds or Bounds(), limits, progress)
-    top = str(layers[-1].digest) if layers else ""
     try:
-        await make_squashfs(target, work.feed_in_one_pass, top_layer=top)
+        await make_squashfs(target, work.feed_in_one_pass)
     except OutOfOrder:
         target.open("wb").close()
-        await make_squashfs(target, work.feed_in_two_passes, top_layer=top)
+        await make_squashfs(target, work.feed_in_two_passes)
     work.finished()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import anyio
 
-from metalmark.model import LayerRefused, NoSpace, StableError, ToolMissing, TransientError
-from metalmark.oci.entry import Entry, EntryKind
-from metalmark.oci.merge import IMPLIED_MODE
+from metalmark.model import NoSpace, StableError, ToolMissing, TransientError
+from metalmark.oci.entry import Entry
+from metalmark.oci.squashfs_root import describe_root
 from metalmark.system import Child, find_tool, in_thread, spawn
 
 _OPTIONS = (
@@ -30,12 +29,6 @@ _OPTIONS = (
 """mksquashfs takes either these times or SOURCE_DATE_EPOCH, and the latter would also cut later file times."""
 _ENVIRONMENT = {"LC_ALL": "C"}
 _PACKAGE_HINT = "apt-get install squashfs-tools"
-_MAGIC = b"hsqs"
-_SUPERBLOCK = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
-"""``struct squashfs_super_block``."""
-_METADATA_BYTES = 8192
-_STORED = 0x8000
-"""Flag in a metadata block's length: it is not compressed."""
 _PIPE_BYTES = 1024 * 1024
 _F_SETPIPE_SZ = 1031
 _ERROR_BYTES = 64 * 1024
@@ -61,23 +54,21 @@ Feed = Callable[[int, StopFlag], Entry | None]
 """Writes the whole tar stream to a descriptor, blocking, and returns the entry of the root folder, if there is one."""
 
 
-async def make_squashfs(target: Path, feed: Feed, *, top_layer: str = "") -> None:
+async def make_squashfs(target: Path, feed: Feed) -> None:
     """Make a squashfs of a tar stream. The file is complete and synced on return; after an error it may be anything.
 
     Args:
         target: An existing, empty file.
         feed: Runs in a worker thread.
-        top_layer: Digest of a layer, for an error that none in particular caused.
 
     Raises:
         ToolMissing: mksquashfs is not installed, is too old or fails.
         TransientError: It was killed.
         NoSpace: The file system is full.
-        LayerRefused: The root folder cannot be written as the layers have it.
     """
     argv = [find_tool("mksquashfs", hint=_PACKAGE_HINT), "-", str(target), *_OPTIONS]
     root = await _run(argv, feed, target)
-    await in_thread(_complete, target, root, top_layer)
+    await in_thread(_complete, target, root)
 
 
 async def _run(argv: list[str], feed: Feed, target: Path) -> Entry | None:
@@ -170,57 +161,7 @@ def _failure(returncode: int, output: bytes, target: Path) -> StableError | Tran
     return ToolMissing(f"mksquashfs failed with exit code {returncode}: {text[-500:]}", hint=_PACKAGE_HINT)
 
 
-def _complete(target: Path, root: Entry | None, top_layer: str) -> None:
+def _complete(target: Path, root: Entry | None) -> None:
     with target.open("r+b", buffering=0) as image:
-        _describe_root(image.fileno(), root, top_layer)
+        describe_root(image.fileno(), root)
         os.fsync(image.fileno())
-
-
-def _describe_root(image: int, root: Entry | None, layer: str) -> None:
-    """Write mode, owner and time of the root folder, which mksquashfs takes from no tar stream, into its inode.
-
-    The format is the kernel's ``fs/squashfs/squashfs_fs.h``; nothing is compressed, so each field is in its place.
-    """
-    fields = _SUPERBLOCK.unpack(os.pread(image, _SUPERBLOCK.size, 0))
-    if fields[0] != _MAGIC:
-        raise ToolMissing("mksquashfs made something that is no squashfs", hint=_PACKAGE_HINT)
-    id_count, root_inode, id_table, inode_table = fields[8], fields[11], fields[13], fields[15]
-    ids = _read_ids(image, id_table, id_count)
-    described = root or Entry(name=b"", kind=EntryKind.DIRECTORY, mode=IMPLIED_MODE)
-    for owner in (described.uid, described.gid):
-        if owner not in ids:
-            raise LayerRefused(
-                layer,
-                "/",
-                f"the root folder belongs to {described.uid}:{described.gid}, and nothing else in the image does",
-                hint="give the root folder to root, or to the owner of something in it",
-            )
-    mtime = min(max(described.mtime_s, 0), 2**32 - 1)
-    # After the inode's type: mode, index of the owner, index of the group, time.
-    data = struct.pack("<HHHI", described.mode, ids[described.uid], ids[described.gid], mtime)
-    start, offset = inode_table + (root_inode >> 16), (root_inode & 0xFFFF) + 2
-    while data:
-        if offset >= _METADATA_BYTES:
-            start, offset = start + 2 + _METADATA_BYTES, offset - _METADATA_BYTES
-        _check_stored(image, start)
-        step = min(len(data), _METADATA_BYTES - offset)
-        os.pwrite(image, data[:step], start + 2 + offset)
-        data, offset = data[step:], offset + step
-
-
-def _read_ids(image: int, table: int, count: int) -> dict[int, int]:
-    """Return the index of each user and group id."""
-    ids: dict[int, int] = {}
-    blocks = -(-count * 4 // _METADATA_BYTES)
-    for block, (start,) in enumerate(struct.iter_unpack("<Q", os.pread(image, 8 * blocks, table))):
-        _check_stored(image, start)
-        size = min(_METADATA_BYTES, count * 4 - block * _METADATA_BYTES)
-        for index, (value,) in enumerate(struct.iter_unpack("<I", os.pread(image, size, start + 2))):
-            ids.setdefault(value, block * _METADATA_BYTES // 4 + index)
-    return ids
-
-
-def _check_stored(image: int, start: int) -> None:
-    (length,) = struct.unpack("<H", os.pread(image, 2, start))
-    if not length & _STORED:
-        raise ToolMissing("mksquashfs compressed what it was told not to", hint=_PACKAGE_HINT)
