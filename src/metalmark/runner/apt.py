@@ -6,7 +6,6 @@ half-configured packages would be worse than a late end.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
 import tempfile
@@ -36,6 +35,15 @@ class Archive:
     uri: str
     file_name: str
     size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageFile:
+    """A package file on this machine, and what it has to be."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
 
 
 class Apt:
@@ -177,14 +185,15 @@ _UNSANDBOXED = ("-o", "APT::Sandbox::User=root")
 
 
 @asynccontextmanager
-async def local_repository(apt: Apt, packages: Sequence[Path]) -> AsyncIterator[Apt]:
+async def local_repository(apt: Apt, packages: Sequence[PackageFile]) -> AsyncIterator[Apt]:
     """Give an `Apt` whose only source are these package files.
 
-    Their digests go into the index that apt checks each file against, so a file that changes after this is refused.
+    Their digests go into the index that apt checks each file against when it reads it, so one that was exchanged since
+    it was looked at is refused.
     """
     with tempfile.TemporaryDirectory(prefix="metalmark-repository-") as name:
         folder = Path(name)
-        stanzas = [await _stanza(package) for package in packages]
+        stanzas = [await _stanza(package.path) for package in packages]
         await in_thread(_write_repository, folder, packages, stanzas)
         options = (
             "-o", f"Dir::Etc::sourcelist={folder}/sources.list",
@@ -192,7 +201,6 @@ async def local_repository(apt: Apt, packages: Sequence[Path]) -> AsyncIterator[
             "-o", f"Dir::State::lists={folder}/lists",
             "-o", "Dir::Cache::pkgcache=",
             "-o", "Dir::Cache::srcpkgcache=",
-            "-o", "APT::Update::Post-Invoke-Success::=true",
             *_UNSANDBOXED,
         )  # fmt: skip
         local = apt.with_options(options)
@@ -207,23 +215,18 @@ async def _stanza(package: Path) -> str:
     return done.stdout.decode("utf-8", "replace").rstrip("\n")
 
 
-def _write_repository(folder: Path, packages: Sequence[Path], stanzas: Sequence[str]) -> None:
+def _write_repository(folder: Path, packages: Sequence[PackageFile], stanzas: Sequence[str]) -> None:
     pool = folder / "pool"
     pool.mkdir()
     (folder / "lists/partial").mkdir(parents=True)
     entries = []
     for package, stanza in zip(packages, stanzas, strict=True):
-        (pool / package.name).symlink_to(package.absolute())
-        size, digest = _measure(package)
-        entries.append(f"{stanza}\nFilename: ./{package.name}\nSize: {size}\nSHA256: {digest}\n")
+        (pool / package.path.name).symlink_to(package.path.absolute())
+        entries.append(
+            f"{stanza}\nFilename: ./{package.path.name}\nSize: {package.size_bytes}\nSHA256: {package.sha256}\n"
+        )
     (pool / "Packages").write_text("\n".join(entries), encoding="utf-8")
     (folder / "sources.list").write_text(f"deb [trusted=yes] file:{pool} ./\n", encoding="utf-8")
-
-
-def _measure(path: Path) -> tuple[int, str]:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return path.stat().st_size, digest
 
 
 def _refused(what: str, done: Completed) -> StableError | TransientError:

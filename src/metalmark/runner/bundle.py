@@ -8,6 +8,7 @@ travelled by a way that is not trusted.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ from metalmark.model import DigestMismatch, InputError
 from metalmark.system import published
 
 MANIFEST = "manifest.json"
+_AGAIN = "copy the folder again, or make it again with `metalmark host setup --download DIR`"
 
 
 class Kind(StrEnum):
@@ -138,18 +140,39 @@ def verify_bundle(folder: Path, bundle: Bundle) -> None:
     Raises:
         DigestMismatch: A file is missing, is no ordinary file, or is another than the one that was collected.
     """
-    hint = "copy the folder again, or make it again with `metalmark host setup --download DIR`"
     for file in bundle.files:
         path = folder / file.path
         if path.is_symlink() or not path.is_file():
-            raise DigestMismatch(f"{path} is missing, or is no ordinary file", hint=hint)
-        size_bytes, sha256 = _measure(path)
-        if size_bytes != file.size_bytes:
-            why = f"the manifest says {file.size_bytes}"
-            raise DigestMismatch(f"{path} has {size_bytes} bytes", why=why, hint=hint)
-        if sha256 != file.sha256:
-            why = f"the manifest says {file.sha256}: nothing was installed"
-            raise DigestMismatch(f"{path} has the SHA-256 {sha256}", why=why, hint=hint)
+            raise DigestMismatch(f"{path} is missing, or is no ordinary file", hint=_AGAIN)
+        _check(path, file, path)
+
+
+def _check(path: Path, file: BundleFile, shown: Path) -> None:
+    size_bytes, sha256 = _measure(path)
+    if size_bytes != file.size_bytes:
+        why = f"the manifest says {file.size_bytes}: nothing of it was installed"
+        raise DigestMismatch(f"{shown} has {size_bytes} bytes", why=why, hint=_AGAIN)
+    if sha256 != file.sha256:
+        why = f"the manifest says {file.sha256}: nothing of it was installed"
+        raise DigestMismatch(f"{shown} has the SHA-256 {sha256}", why=why, hint=_AGAIN)
+
+
+def stage_files(folder: Path, bundle: Bundle, kind: Kind, target: Path) -> tuple[Path, ...]:
+    """Copy the files of one kind to a private folder, check the copies, and return them.
+
+    What is used is then what was checked, whoever can write to the folder that it came from.
+
+    Raises:
+        DigestMismatch: A file is another than the one that was collected.
+    """
+    staged = []
+    for file in bundle.files:
+        if file.kind is kind:
+            copy = target / Path(file.path).name
+            shutil.copyfile(folder / file.path, copy)
+            _check(copy, file, folder / file.path)
+            staged.append(copy)
+    return tuple(staged)
 
 
 def stale_files(folder: Path, keep: Iterable[Path]) -> tuple[Path, ...]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metalmark.model import MetalmarkError, StableError, TransientError
-from metalmark.runner.apt import Apt, local_repository
-from metalmark.runner.bundle import Bundle, Kind
+from metalmark.runner.apt import Apt, PackageFile, local_repository
+from metalmark.runner.bundle import Bundle, Kind, stage_files
 from metalmark.runner.firecracker import FirecrackerRelease
 from metalmark.runner.kernel_package import download_kernel
 from metalmark.runner.packages import PACKAGES
@@ -22,7 +22,7 @@ from metalmark.runner.setup_plan import (
     UnpackKernel,
 )
 from metalmark.sandbox import unpack_kernel_package
-from metalmark.system import find_tool, run
+from metalmark.system import find_tool, in_thread, run
 
 _USERMOD_LIMIT_S = 30.0
 
@@ -86,7 +86,7 @@ class SetupRun:
 
     async def _install(self, action: InstallPackages) -> str:
         if action.bundle is not None:
-            async with local_repository(self.apt, self._bundle_paths(Kind.PACKAGE)) as apt:
+            async with local_repository(self.apt, self._packages()) as apt:
                 return await self._install_known(apt, action.names)
         await self._update()
         return await self._install_known(self.apt, action.names)
@@ -118,23 +118,24 @@ class SetupRun:
             self.say(f"the lists of packages could not be refreshed: {error.why or error.found}")
 
     async def _unpack(self, action: UnpackKernel) -> str:
-        if action.bundle is not None:
-            image = self._bundle_paths(Kind.KERNEL)[0]
-            kernel = await unpack_kernel_package(image, action.folder, extra=self._bundle_paths(Kind.KERNEL_MODULES))
-            return f"guest kernel {kernel.release}"
         if action.update:
             await self._update()
         with tempfile.TemporaryDirectory(prefix="metalmark-kernel-") as name:
-            image, modules = await download_kernel(self.apt, action.package, Path(name))
+            if action.bundle is not None:
+                (image,) = await self._staged(Kind.KERNEL, Path(name))
+                modules = await self._staged(Kind.KERNEL_MODULES, Path(name))
+            else:
+                image, modules = await download_kernel(self.apt, action.package, Path(name))
             kernel = await unpack_kernel_package(image, action.folder, extra=modules)
         return f"guest kernel {kernel.release}"
 
     async def _firecracker(self, action: InstallFirecracker) -> str:
-        if action.bundle is not None:
-            path = await self.firecracker.install(self._bundle_paths(Kind.FIRECRACKER)[0])
-            return f"Firecracker at {path}"
         with tempfile.TemporaryDirectory(prefix="metalmark-firecracker-") as name:
-            path = await self.firecracker.install(await self.firecracker.fetch(Path(name)))
+            if action.bundle is not None:
+                (archive,) = await self._staged(Kind.FIRECRACKER, Path(name))
+            else:
+                archive = await self.firecracker.fetch(Path(name))
+            path = await self.firecracker.install(archive)
         return f"Firecracker at {path}"
 
     async def _join(self, action: JoinGroup) -> str:
@@ -144,7 +145,16 @@ class SetupRun:
             raise StableError(f"{action.user} could not be put into group {action.group}", why=completed.error_text)
         return f"{action.user} is in group {action.group} from the next login on"
 
-    def _bundle_paths(self, kind: Kind) -> tuple[Path, ...]:
+    def _packages(self) -> list[PackageFile]:
         assert self.bundle is not None
         assert self.bundle_folder is not None
-        return self.bundle.paths(self.bundle_folder, kind)
+        return [
+            PackageFile(path=self.bundle_folder / file.path, size_bytes=file.size_bytes, sha256=file.sha256)
+            for file in self.bundle.files
+            if file.kind is Kind.PACKAGE
+        ]
+
+    async def _staged(self, kind: Kind, target: Path) -> tuple[Path, ...]:
+        assert self.bundle is not None
+        assert self.bundle_folder is not None
+        return await in_thread(stage_files, self.bundle_folder, self.bundle, kind, target)
