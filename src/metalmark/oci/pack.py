@@ -24,6 +24,7 @@ from metalmark.oci.packed_output import PackedBlobs, write_archive, write_layout
 from metalmark.oci.packing_list import PackEntry, PackSource, list_entries
 from metalmark.system import no_space_told
 
+_BUFFER_BYTES = 256 * 1024
 _EPOCH = "1970-01-01T00:00:00Z"
 
 
@@ -144,7 +145,9 @@ def _json(document: object) -> bytes:
 def _write_layer(entries: Iterable[PackEntry], compression: Compression, target: IO[bytes]) -> tuple[Digest, Digest]:
     stream = _LayerStream(target, compression)
     names: dict[tuple[int, int], bytes] = {}
-    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="w|", format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(
+        fileobj=cast("IO[bytes]", stream), mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER_BYTES
+    ) as archive:
         for entry in entries:
             info = _header(entry, names)
             if not info.isreg() or entry.path is None:
@@ -203,8 +206,11 @@ class _LayerStream:
         self._compressor = _compressor(compression)
 
     def write(self, data: bytes) -> int:
-        self._plain.update(data)
-        self._store(data if self._compressor is None else self._compressor.compress(data))
+        if self._compressor is None:
+            self._store(data)
+        else:
+            self._plain.update(data)
+            self._store(self._compressor.compress(data))
         return len(data)
 
     def finish(self) -> tuple[Digest, Digest]:
@@ -212,7 +218,8 @@ class _LayerStream:
         if self._compressor is not None:
             self._store(self._compressor.flush())
         self._target.flush()
-        return Digest("sha256", self._stored.hexdigest()), Digest("sha256", self._plain.hexdigest())
+        stored = Digest("sha256", self._stored.hexdigest())
+        return stored, stored if self._compressor is None else Digest("sha256", self._plain.hexdigest())
 
     def _store(self, data: bytes) -> None:
         self._stored.update(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Mapping
@@ -48,8 +49,7 @@ def write_layout(target: Path, blobs: PackedBlobs) -> None:
     for digest, data in blobs.documents.items():
         with published(folder / digest.hex, mode=0o644) as stream:
             stream.write(data)
-    with published(folder / blobs.layer.hex, mode=0o644) as stream, blobs.layer_file.open("rb") as layer:
-        shutil.copyfileobj(layer, stream, 1024 * 1024)
+    _place_layer(blobs.layer_file, folder / blobs.layer.hex)
     with published(target / "oci-layout", mode=0o644) as stream:
         stream.write(_LAYOUT)
     with published(target / "index.json", mode=0o644) as stream:
@@ -90,6 +90,19 @@ def write_archive(target: Path, blobs: PackedBlobs) -> None:
             tar.addfile(_file(name, len(files[name])), io.BytesIO(files[name]))
         with blobs.layer_file.open("rb") as layer:
             tar.addfile(_file(f"blobs/sha256/{blobs.layer.hex}", blobs.layer_bytes), layer)
+
+
+def _place_layer(layer: Path, target: Path) -> None:
+    """Give the finished layer its name without writing it a second time, where the file system has hard links."""
+    with layer.open("rb") as stream:
+        os.fchmod(stream.fileno(), 0o644)
+        os.fsync(stream.fileno())
+    try:
+        target.unlink(missing_ok=True)
+        target.hardlink_to(layer)
+    except OSError:
+        with published(target, mode=0o644) as stream, layer.open("rb") as content:
+            shutil.copyfileobj(content, stream, 1024 * 1024)
 
 
 def _known_manifests(target: Path, tag: str) -> list[object]:
