@@ -30,6 +30,7 @@ def limits_of(spec: BoxSpec) -> CgroupLimits:
     resources = spec.resources
     return CgroupLimits(
         cpus=spec.cpus,
+        agent_cpus=spec.helper_cpus,
         cpu_quota=0.0 if len(spec.cpus) == resources.vcpus else float(resources.vcpus),
         memory_bytes=resources.memory_bytes,
         pids=resources.pids,

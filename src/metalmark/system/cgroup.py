@@ -41,6 +41,8 @@ class CgroupLimits:
     memory_bytes: int = 0
     """Without swap. When it is used up, every command process is killed at once."""
     pids: int = 0
+    agent_cpus: tuple[int, ...] = ()
+    """Where the runtime and the guest agent run, out of the commands' way; empty: anywhere."""
 
 
 class BoxCgroup:
@@ -85,6 +87,7 @@ class BoxCgroup:
             self._inherit_cpusets("", *(f"{self.name}/{part}" for part in ("", "agent", "job")))
             self._write_limits(limits, "job")
             self._inherit_cpusets(f"{self.name}/job/commands")
+            self._bind_agent(limits.agent_cpus)
         except PermissionError as error:
             self.remove()
             raise NoPermission(
@@ -148,7 +151,7 @@ class BoxCgroup:
         """Yield (controller, file, value) in the order in which they must be written."""
         unified = self.layout.unified
         if limits.cpus:
-            yield "cpuset", "cpuset.cpus", ",".join(map(str, limits.cpus))
+            yield "cpuset", "cpuset.cpus", _cpu_text(limits.cpus)
         if limits.memory_bytes and unified:
             yield "memory", "memory.max", str(limits.memory_bytes)
             yield "memory", "memory.swap.max", "0"
@@ -171,6 +174,11 @@ class BoxCgroup:
             # What has no file, swap accounting say, is told after reading back.
             if folder is not None and (folder / name).exists():
                 _write(folder / name, value)
+
+    def _bind_agent(self, cpus: tuple[int, ...]) -> None:
+        folder = self.folder("cpuset", "agent")
+        if cpus and folder is not None and (folder / "cpuset.cpus").exists():
+            _write(folder / "cpuset.cpus", _cpu_text(cpus))
 
     def _inherit_cpusets(self, *parts: str) -> None:
         # A version 1 cpuset starts empty, and takes no process until both lists are set; from the top down.
@@ -266,6 +274,10 @@ def _numbers(text: str) -> frozenset[int]:
         first, _, last = part.partition("-")
         found.update(range(int(first), int(last or first) + 1))
     return frozenset(found)
+
+
+def _cpu_text(cpus: tuple[int, ...]) -> str:
+    return ",".join(map(str, cpus))
 
 
 def _swap_is_on(path: Path = Path("/proc/swaps")) -> bool:

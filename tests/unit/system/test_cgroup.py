@@ -8,7 +8,7 @@ from tests.unit.system.cgroup_trees import plant_v1, plant_v2, v1_tree, v2_tree
 from metalmark.model import StableError
 from metalmark.system import BoxCgroup, CgroupLimits, read_layout
 
-LIMITS = CgroupLimits(cpus=(2, 3), cpu_quota=1.5, memory_bytes=64 << 20, pids=9)
+LIMITS = CgroupLimits(cpus=(2, 3), cpu_quota=1.5, memory_bytes=64 << 20, pids=9, agent_cpus=(0, 1))
 
 
 def test_v2_limits_are_on_job_and_on_commands(tmp_path: Path) -> None:
@@ -29,6 +29,7 @@ def test_v2_limits_are_on_job_and_on_commands(tmp_path: Path) -> None:
         assert (folder / "memory.swap.max").read_text() == "0"
         assert (folder / "memory.oom.group").read_text() == "1"
     assert (top / "metalmark/b/agent/memory.max").read_text() == "", "the agent is never the victim"
+    assert (top / "metalmark/b/agent/cpuset.cpus").read_text() == "0,1"
     assert group.warnings == ()
     assert group.commands_files() == (top / "metalmark/b/job/commands/cgroup.procs",)
 
@@ -70,7 +71,7 @@ def test_v1_limits(tmp_path: Path, hybrid: bool) -> None:
         assert (top / "cpu,cpuacct/metalmark/b" / part / "cpu.cfs_quota_us").read_text() == "150000"
         assert (top / "cpuset/metalmark/b" / part / "cpuset.cpus").read_text() == "2,3"
         assert (top / "cpuset/metalmark/b" / part / "cpuset.mems").read_text() == "0"
-    assert (top / "cpuset/metalmark/b/agent/cpuset.cpus").read_text() == "0-3"
+    assert (top / "cpuset/metalmark/b/agent/cpuset.cpus").read_text() == "0,1"
     assert not (top / "devices/metalmark/b/job/commands").exists() or not hybrid
     assert group.warnings == ()
     names = [path.relative_to(top).parts[0] for path in group.commands_files()]
