@@ -26,8 +26,6 @@
 #include <sys/io.h>
 #endif
 
-extern char **environ;
-
 static void fail(const char *what)
 {
     fprintf(stderr, "selftest: %s: %s\n", what, strerror(errno));
@@ -93,14 +91,6 @@ static void do_envlen(int count, char **words)
     (void)count;
     const char *value = getenv(words[0]);
     printf("%s has %zu\n", words[0], value == NULL ? (size_t)0 : strlen(value));
-}
-
-static void do_environ(int count, char **words)
-{
-    (void)count;
-    (void)words;
-    for (char **entry = environ; *entry != NULL; entry++)
-        puts(*entry);
 }
 
 static void do_pwd(int count, char **words)
@@ -391,15 +381,6 @@ static void do_daemon(int count, char **words)
         pause();
 }
 
-static void do_hostname(int count, char **words)
-{
-    (void)count;
-    (void)words;
-    char name[256] = "";
-    gethostname(name, sizeof name - 1);
-    printf("hostname=%s\n", name);
-}
-
 static void do_clock(int count, char **words)
 {
     (void)count;
@@ -444,9 +425,9 @@ struct command {
 static const struct command COMMANDS[] = {
     {"bytes", 1, do_bytes},     {"cat", 1, do_cat},           {"clock", 0, do_clock},     {"connect", 2, do_connect},
     {"cpus", 0, do_cpus},       {"daemon", 0, do_daemon},     {"df", 1, do_df},           {"eat", 1, do_eat},
-    {"echo", 0, do_echo},       {"env", 1, do_env},           {"environ", 0, do_environ}, {"envlen", 1, do_envlen},
+    {"echo", 0, do_echo},       {"env", 1, do_env},           {"envlen", 1, do_envlen},
     {"err", 0, do_err},         {"exec", 1, do_exec},         {"exit", 1, do_exit},       {"fill", 1, do_fill},
-    {"flood", 1, do_flood},     {"fork", 1, do_fork},         {"hostname", 0, do_hostname}, {"id", 0, do_id},
+    {"flood", 1, do_flood},     {"fork", 1, do_fork},         {"id", 0, do_id},
     {"ignore", 0, do_ignore},   {"interfaces", 0, do_interfaces}, {"ioport", 0, do_ioport}, {"list", 1, do_list},
     {"mode", 1, do_mode},       {"pids", 0, do_pids},         {"poweroff", 0, do_poweroff}, {"pwd", 0, do_pwd},
     {"raise", 1, do_raise},     {"size", 2, do_size},         {"sleep", 1, do_sleep},     {"spin", 1, do_spin},
