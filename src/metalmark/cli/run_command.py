@@ -27,6 +27,7 @@ from metalmark.runner import (
     MachineSandboxes,
     RunRecord,
     StopRequest,
+    as_metalmark_error,
     check_target,
     execute,
     save_run,
@@ -51,6 +52,7 @@ class RunRequest:
     token: str | None = None
     token_file: str | None = None
     authfile: str | None = None
+    plain_http: bool = False
     oci_runtime: str | None = None
     allow_none: bool = False
     debug_boot: bool = False
@@ -82,14 +84,11 @@ async def _carry_out(request: RunRequest, environment: Mapping[str, str]) -> int
     try:
         async with _heeding_signals(stop, display):
             return await _run_and_show(request, environment, stop, display)
-    except* MetalmarkError as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        found = error
+    except ExceptionGroup as group:
+        # The task group that listens for signals wraps what is raised inside it.
+        return as_metalmark_error(group)
     finally:
         display.close()
-    return found if isinstance(found, MetalmarkError) else StableError(str(found))
 
 
 async def _run_and_show(
@@ -176,7 +175,12 @@ def _access(request: RunRequest, environment: Mapping[str, str], spool: Path) ->
     elif request.token_file is not None:
         token_file = token_path(request.token_file, field="--token-file")
     authfile = token_path(request.authfile, field="--authfile") if request.authfile is not None else None
-    yield RegistryAccess(token_file=token_file, authfile=authfile, environment=environment)
+    yield RegistryAccess(
+        token_file=token_file,
+        authfile=authfile,
+        environment=environment,
+        plain_http=True if request.plain_http else None,
+    )
 
 
 @asynccontextmanager

@@ -139,6 +139,7 @@ def run(  # noqa: PLR0917  # the signature is the table of flags, all given by n
     authfile: Annotated[
         str | None, typer.Option(metavar="FILE", help="Docker config.json or containers auth.json.")
     ] = None,
+    plain_http: Annotated[bool, typer.Option("--plain-http", help="Speak http to the registry, not https.")] = False,
     platform: Annotated[
         str, typer.Option(metavar="OS/ARCH", help="Platform of the image. Without it: this machine's.")
     ] = "",
@@ -220,6 +221,7 @@ def run(  # noqa: PLR0917  # the signature is the table of flags, all given by n
                 token=token,
                 token_file=token_file,
                 authfile=authfile,
+                plain_http=plain_http,
                 oci_runtime=oci_runtime,
                 allow_none=danger_allow_no_sandbox,
                 debug_boot=debug_boot,
