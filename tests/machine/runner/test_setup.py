@@ -75,6 +75,25 @@ def test_from_nothing_through_a_folder_without_a_network_to_nothing_left_to_do(d
     assert debian.installed() == after
 
 
+EXCHANGED = """
+import anyio, os, pathlib, sys
+from metalmark.model import MetalmarkError
+from metalmark.runner.apt import Apt, PackageFile, local_repository
+
+async def main():
+    path = pathlib.Path(sys.argv[1])
+    file = PackageFile(path=path, size_bytes=path.stat().st_size, sha256="0" * 64)
+    async with local_repository(Apt(os.environ), [file]) as apt:
+        try:
+            await apt.install(["runc"])
+        except MetalmarkError as error:
+            print(error)
+
+anyio.run(main)
+"""
+"""Installs a package from an index that has another digest for it."""
+
+
 def _refuses_what_was_tampered_with(debian: FreshDebian, bundle: Path, before: set[str]) -> None:
     package = next((bundle / "packages").glob("runc_*.deb"))
     whole = package.read_bytes()
@@ -82,12 +101,14 @@ def _refuses_what_was_tampered_with(debian: FreshDebian, bundle: Path, before: s
     refused = debian.metalmark("host", "setup", "--from", "/home/ada/bundle", "--yes", network=False)
     assert refused.returncode == 1
     assert "runc_" in refused.stderr
-    assert "nothing was installed" in refused.stderr
+    assert "nothing of it was installed" in refused.stderr
     package.write_bytes(whole)
     other = debian.metalmark(
         "host", "setup", "--from", "/home/ada/bundle", "--manifest-sha256", "0" * 64, "--yes", network=False
     )
     assert other.returncode == 1
+    exchanged = debian.run("python3", "-c", EXCHANGED, f"/home/ada/bundle/packages/{package.name}", network=False)
+    assert "apt-get install runc failed" in exchanged.stdout, exchanged.stderr
     assert debian.installed() == before
 
 
