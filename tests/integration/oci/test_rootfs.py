@@ -82,7 +82,7 @@ async def test_root_folder_is_as_the_layers_have_it(image: ResolvedImage, cache:
 
 
 @ROOT_ONLY
-@pytest.mark.parametrize("others", [0, 3, 2100])
+@pytest.mark.parametrize("others", [2, 2100])
 async def test_root_folder_of_an_owner_that_nothing_else_has(cache: ImageCache, tmp_path: Path, others: int) -> None:
     owned = b"".join(entry(b"f%d" % n, uid=100 + n) for n in range(others))
     attributes = b"".join(pax({b"SCHILY.xattr.user.n": b"%d" % n}) + entry(b"x%d" % n, b"c") for n in range(600))
@@ -281,9 +281,9 @@ async def test_ext4_larger_than_the_disk_is_told(image: ResolvedImage, cache: Im
 
 @ROOT_ONLY
 async def test_ext4_of_many_small_files(cache: ImageCache, tmp_path: Path) -> None:
-    layer = b"".join(entry(b"d%d/%d" % (n % 7, n), b"x") for n in range(6000)) + END
+    layer = b"".join(entry(b"d%d/%d" % (n % 7, n), b"x") for n in range(1500)) + END
     async with opened(image_of([layer_blob(tmp_path, layer)]), cache, mode=RootfsMode.EXT4) as rootfs:
-        assert rootfs.path.stat().st_size < 200 * 1024 * 1024
+        assert rootfs.path.stat().st_size < 64 * 1024 * 1024
 
 
 async def test_ext4_needs_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
