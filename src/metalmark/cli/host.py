@@ -134,6 +134,7 @@ async def _set_up(
         unwanted=parts[1],
         folder=source,
         manifest_sha256=manifest_sha256,
+        program=_program(),
     )
     plan = prepared.plan
     for line in plan_lines(plan):
@@ -198,6 +199,12 @@ def selftest(
     from metalmark.cli.selftest_command import carry_out
 
     raise typer.Exit(carry_out(list_only=list_only, names=tuple(scenario or ()), sandbox=sandbox, as_json=as_json))
+
+
+def _program() -> str:
+    """How this command was called, so that root finds the same one: sudo has a PATH of its own."""
+    called = Path(sys.argv[0]).absolute()
+    return str(called) if called.name == "metalmark" and called.is_file() else "metalmark"
 
 
 def _agreed() -> bool:

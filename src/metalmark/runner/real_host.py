@@ -27,18 +27,47 @@ async def examine_host(settings: DriverSettings, environment: Mapping[str, str])
 
 
 def host_firecracker(settings: DriverSettings) -> FirecrackerRelease:
-    """Return the pinned release for this machine.
+    """Return the pinned release for this machine; where there is none, one that can only refuse."""
+    try:
+        return PinnedFirecracker(settings)
+    except SandboxUnavailable as error:
+        return NoRelease(error)
 
-    Raises:
-        SandboxUnavailable: There is no release for this architecture.
+
+class NoRelease:
+    """Firecracker on an architecture that it is not made for.
+
+    Args:
+        error: Says so.
     """
-    return PinnedFirecracker(settings)
+
+    version = "none"
+
+    def __init__(self, error: SandboxUnavailable) -> None:
+        self._error = error
+
+    def installed(self) -> Path | None:
+        """Return None."""
+        return None
+
+    async def fetch(self, folder: Path) -> Path:
+        """Refuse.
+
+        Raises:
+            SandboxUnavailable: Always.
+        """
+        del folder
+        raise self._error
+
+    async def install(self, archive: Path) -> Path:
+        """Refuse.
+
+        Raises:
+            SandboxUnavailable: Always.
+        """
+        del archive
+        raise self._error
 
 
 def _installed_firecracker(settings: DriverSettings) -> Path | None:
-    if settings.firecracker is not None:
-        return settings.firecracker
-    try:
-        return PinnedFirecracker(settings).installed()
-    except SandboxUnavailable:
-        return None
+    return settings.firecracker or host_firecracker(settings).installed()

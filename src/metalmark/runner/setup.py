@@ -53,6 +53,7 @@ async def prepare_setup(
     unwanted: frozenset[str] = frozenset(),
     folder: Path | None = None,
     manifest_sha256: str | None = None,
+    program: str = "metalmark",
     root: Path = Path("/"),
 ) -> Setup:
     """Read the machine, check the folder to install from, and plan. Changes nothing.
@@ -65,6 +66,7 @@ async def prepare_setup(
         unwanted: ``--without``.
         folder: ``--from``.
         manifest_sha256: What the folder's manifest must hash to.
+        program: How this command is called, for commands that are left to the user.
         root: Where ``/etc`` and ``/dev`` are looked for.
 
     Raises:
@@ -79,7 +81,7 @@ async def prepare_setup(
         bundle = await in_thread(_open_bundle, folder, distribution, architecture, manifest_sha256)
     facts = await read_setup_facts(settings, apt=apt, environment=environment, firecracker=firecracker, root=root)
     parts = frozenset(_PARTS[file.kind] for file in bundle.files if file.kind in _PARTS) if bundle else frozenset()
-    wishes = Wishes(wanted=wanted, unwanted=unwanted, bundle=folder, bundle_has=parts)
+    wishes = Wishes(wanted=wanted, unwanted=unwanted, bundle=folder, bundle_has=parts, program=program)
     return Setup(
         plan=make_plan(facts, wishes),
         apt=apt,

@@ -52,6 +52,8 @@ class Wishes:
     """``--from``: take everything from this folder."""
     bundle_has: frozenset[str] = frozenset()
     """The parts that the folder holds."""
+    program: str = "metalmark"
+    """How this command is called; a path where sudo, with its own PATH, would not find it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,14 +202,14 @@ def _packages(draft: _Draft, facts: SetupFacts, wishes: Wishes) -> None:
         return
     draft.incomplete = True
     if wishes.bundle is not None:
-        draft.by_hand.append(_again_as_root(wishes.bundle))
+        draft.by_hand.append(_again_as_root(wishes.program, wishes.bundle))
     else:
         draft.by_hand.append(install_command(missing, family=facts.distribution.family, uid=facts.uid))
 
 
-def _again_as_root(bundle: Path) -> str:
+def _again_as_root(program: str, bundle: Path) -> str:
     without = [word for part in ("kernel", "kvm-group", "firecracker") for word in ("--without", part)]
-    return as_root(["metalmark", "host", "setup", "--from", str(bundle), *without], uid=1)
+    return as_root([program, "host", "setup", "--from", str(bundle.absolute()), *without], uid=1)
 
 
 def _kernel(draft: _Draft, facts: SetupFacts, wishes: Wishes) -> None:

@@ -71,6 +71,14 @@ def test_the_exit_code_says_whether_a_sandbox_works(monkeypatch: pytest.MonkeyPa
     assert json.loads(out)["usable"] is usable
 
 
+def test_root_is_sent_to_the_same_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "metalmark").touch()
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "metalmark"), "host"])
+    assert host._program() == str(tmp_path / "metalmark")
+    monkeypatch.setattr(sys, "argv", ["-c", "host"])
+    assert host._program() == "metalmark"
+
+
 def test_a_dry_run_does_nothing(given: Any) -> None:
     fake = given(WORK)
     code, _, err = run("setup", "--dry-run")

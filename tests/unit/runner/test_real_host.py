@@ -21,6 +21,11 @@ def test_the_release_is_the_pinned_one_and_not_there_yet(tmp_path: Path) -> None
     assert release.installed() is None
 
 
-def test_other_machines_have_no_release(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_other_machines_have_no_release_and_that_is_no_error_before_it_is_wanted(tmp_path: Path) -> None:
+    release = host_firecracker(settings(tmp_path, "riscv64"))
+    assert release.installed() is None
     with pytest.raises(SandboxUnavailable, match="riscv64"):
-        host_firecracker(settings(tmp_path, "riscv64"))
+        await release.fetch(tmp_path)
+    with pytest.raises(SandboxUnavailable, match="riscv64"):
+        await release.install(tmp_path / "archive")

@@ -188,6 +188,8 @@ def test_an_ordinary_user_is_sent_to_root_with_the_folder() -> None:
     plan = make_plan(facts(uid=1000), Wishes(bundle=BUNDLE, bundle_has=frozenset(("kernel",))))
     assert [type(action) for action in plan.actions] == [UnpackKernel]
     assert plan.by_hand[0].startswith("sudo metalmark host setup --from /media/bundle")
+    elsewhere = replace(Wishes(bundle=BUNDLE), program="/home/ada/env/bin/metalmark")
+    assert make_plan(facts(uid=1000), elsewhere).by_hand[0].startswith("sudo /home/ada/env/bin/metalmark host setup")
 
 
 def test_a_folder_without_a_kernel_says_so() -> None:
