@@ -48,19 +48,23 @@ def shown() -> Verbosity:
 
 
 def set_up_logging(verbosity: Verbosity) -> None:
-    """Send log events of at least a level to stderr. Cheap: structlog is imported by the first who logs."""
+    """Send log events of at least a level to stderr."""
     global _shown  # noqa: PLW0603  # one process has one stderr, and so one level
     _shown = verbosity
     import structlog
 
     terminal = sys.stderr.isatty()
+    shape = (
+        [structlog.dev.ConsoleRenderer(colors=True)]
+        if terminal
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if terminal else "iso", utc=not terminal),
-            structlog.processors.StackInfoRenderer(),
-            structlog.dev.ConsoleRenderer(colors=terminal) if terminal else structlog.processors.JSONRenderer(),
+            *shape,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(int(verbosity)),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),

@@ -10,7 +10,7 @@ from signal import SIGHUP, SIGINT, SIGTERM
 import anyio
 
 from metalmark.cli.errors import EXIT_FAILURE
-from metalmark.model import EXIT_SIGNAL_BASE, InputError, MetalmarkError, SandboxName, StableError, format_seconds
+from metalmark.model import EXIT_SIGNAL_BASE, InputError, MetalmarkError, SandboxName, format_seconds
 from metalmark.runner import (
     SCENARIOS,
     ChosenSandbox,
@@ -20,6 +20,7 @@ from metalmark.runner import (
     SelftestReport,
     SelftestRequest,
     StopRequest,
+    as_metalmark_error,
     run_selftest,
     select,
 )
@@ -64,7 +65,6 @@ def _list(names: tuple[str, ...], *, as_json: bool) -> None:
 async def _carry_out(names: tuple[str, ...], sandbox: SandboxName | None, as_json: bool) -> int | MetalmarkError:
     places = folders(os.environ)
     stop = StopRequest()
-    found: BaseException | None = None
     status = 0
     try:
         for place in (places.state, places.cache, places.run):
@@ -87,13 +87,10 @@ async def _carry_out(names: tuple[str, ...], sandbox: SandboxName | None, as_jso
             )
             status = _finish(report, stop, as_json=as_json)
             tasks.cancel_scope.cancel()
-    except* MetalmarkError as group:
-        found = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    if found is None:
-        return status
-    return found if isinstance(found, MetalmarkError) else StableError(str(found))
+    except (ExceptionGroup, MetalmarkError) as error:
+        # The task group that listens for signals wraps what is raised inside it.
+        return as_metalmark_error(error)
+    return status
 
 
 def _finish(report: SelftestReport, stop: StopRequest, *, as_json: bool) -> int:

@@ -37,7 +37,7 @@ def _head(result: RunResult) -> Iterable[str]:
         yield f"image    {image.reference} {image.digest} {image.platform}"
     if host := result.host:
         accelerator = f" ({host.accelerator})" if host.accelerator else ""
-        yield f"sandbox  {host.sandbox}{accelerator}: {host.reason}"
+        yield f"sandbox  {host.sandbox}{accelerator}"
         limits = result.limits
         cpus = f" on CPU {', '.join(map(str, host.cpus))}" if host.cpus else ""
         yield (

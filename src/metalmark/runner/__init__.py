@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from metalmark.runner.context import ChosenSandbox, ExecutionContext, Images, RunImage, RunRootfs, Sandboxes
     from metalmark.runner.doctor import diagnose
     from metalmark.runner.executor import RunRecord, execute
+    from metalmark.runner.fault_of import as_metalmark_error
     from metalmark.runner.finding import Diagnosis, Finding, Status
     from metalmark.runner.iteration import IterationRecord
     from metalmark.runner.live_output import LiveOutput
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from metalmark.runner.real_host import examine_host, host_firecracker
     from metalmark.runner.real_surroundings import CachedImages, MachineSandboxes
     from metalmark.runner.result_json import embedded, write_result
+    from metalmark.runner.run_spool import spool_folder
     from metalmark.runner.saved_run import check_target, save_run
     from metalmark.runner.selftest import (
         SCENARIOS,
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     )
     from metalmark.runner.setup import collect, prepare_setup
     from metalmark.runner.setup_plan import SetupPlan
-    from metalmark.runner.run_spool import spool_folder
     from metalmark.runner.stop_request import StopRequest, Urgency
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "Status",
     "StopRequest",
     "Urgency",
+    "as_metalmark_error",
     "check_target",
     "collect",
     "diagnose",
@@ -102,6 +104,7 @@ _MODULES = {
     "Status": "finding",
     "StopRequest": "stop_request",
     "Urgency": "stop_request",
+    "as_metalmark_error": "fault_of",
     "check_target": "saved_run",
     "collect": "setup",
     "diagnose": "doctor",

@@ -90,7 +90,7 @@ def ensure_private(folder: Path) -> Path:
                 hint="move it away, or set METALMARK_HOME to another place",
             ) from error
         except OSError as error:
-            if error.errno not in (None, errno.EACCES, errno.EPERM, errno.EROFS):
+            if error.errno not in (None, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
                 raise
             raise NoPermission(
                 f"{folder} cannot be written, or is another user's",
