@@ -254,6 +254,8 @@ class AgentConnection:
         try:
             if chunks is not None:
                 async for chunk in chunks:
+                    if stream.reply.is_set:  # the agent has given up: the rest would go nowhere
+                        break
                     await self.feed(number, stream, chunk)
                 if not stream.reply.is_set:
                     await self.send(Frame(kind=Kind.INPUT, stream=number))
