@@ -22,7 +22,23 @@ FUNCTION_LINES = 80
 README_LINES = 150
 
 TESTED_ELSEWHERE = {
+    "cli/application.py": "tests/integration/test_command_line.py",
+    "cli/main.py": "tests/integration/test_command_line.py",
+    "cli/reference.py": "tests/integration/test_command_line.py",
+    "cli/run_command.py": "tests/machine/runner/test_run_command.py",
+    "cli/runner.py": "tests/integration/test_command_line.py",
+    "cli/selftest_command.py": "tests/machine/runner/test_selftest.py",
+    "runner/iteration.py": "tests/unit/runner/test_executor.py",
+    "runner/real_surroundings.py": "tests/machine/runner/test_run_command.py",
+    "runner/selftest_checks.py": "tests/unit/runner/test_selftest.py",
+    "runner/selftest_images.py": "tests/machine/runner/test_selftest.py",
+    "runner/selftest_scenario.py": "tests/unit/runner/test_selftest.py",
+    "runner/selftest_scenarios_images.py": "tests/machine/runner/test_selftest.py",
+    "runner/selftest_scenarios_limits.py": "tests/machine/runner/test_selftest.py",
+    "runner/selftest_scenarios_run.py": "tests/machine/runner/test_selftest.py",
+    "runner/writable_root.py": "tests/machine/runner/test_selftest.py",
     "system/process.py": "tests/integration/system/test_process.py",
+    "testing/fake_sandbox.py": "tests/unit/runner/test_executor.py",
 }
 """Modules whose only work is with the operating system, and where that is tested instead of in tests/unit."""
 

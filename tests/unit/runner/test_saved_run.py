@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.runner.surroundings import surroundings
 
 from metalmark.model import InputError, JobSpec
-from metalmark.runner import RunObserver, RunRecord, check_target, execute, save_run, write_result
+from metalmark.runner import RunObserver, RunRecord, check_target, execute, save_run
 from metalmark.runner.saved_run import harmless
 from metalmark.testing.fake_sandbox import FakeCommand, FakeDriver
 
@@ -102,16 +101,3 @@ def test_target_is_checked_before_the_run(tmp_path: Path) -> None:
     for bad in (tmp_path / "file", tmp_path, tmp_path / "none/below", Path("/proc/x") if os.geteuid() else tmp_path):
         with pytest.raises(InputError, match="--save"):
             check_target(bad)
-
-
-async def test_written_object_holds_what_was_printed(tmp_path: Path) -> None:
-    command = FakeCommand(stdout=["grüße".encode()], stderr=[b"\xfe"], files={"/t": b"text", "/b": b"\xff"})
-    target = StringIO()
-    write_result(await record(tmp_path, command, iterations=2), target)
-    result = json.loads(target.getvalue())
-    assert target.getvalue().count("\n") == 1
-    assert [iteration["iteration"] for iteration in result["iterations"]] == [1, 2]
-    first = result["iterations"][0]
-    assert (first["stdout"]["text"], first["stdout"]["base64"]) == ("grüße", None)
-    assert (first["stderr"]["text"], first["stderr"]["base64"]) == ("�", "/g==")
-    assert [(file["text"], file["base64"]) for file in first["output"]["files"]] == [("text", None), (None, "/w==")]
