@@ -262,3 +262,39 @@ def started(
 def ended(process: subprocess.Popen[bytes]) -> bytes:
     out, _ = process.communicate(timeout=60)
     return out
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_microvm_goes_with_its_runner(home_with_kernel: Path, image: str, number: signal.Signals) -> None:
+    process = started(home_with_kernel, image, "--json", "--", "err", "up", ";", "sleep", "100", sandbox="qemu")
+    assert process.stderr is not None
+    lines = []
+    while (line := process.stderr.readline()) != b"up\n":
+        lines.append(line)
+        if not line:
+            pytest.skip(b"".join(lines).decode())
+    process.send_signal(number)
+    out = ended(process)
+    if number is signal.SIGKILL:
+        deadline = time.monotonic() + 10
+        while virtual_machines(home_with_kernel) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert run(home_with_kernel, image, "--iter", "0").returncode == 0
+    else:
+        assert process.returncode == 143
+        assert json.loads(out)["iterations"][0]["outcome"] == "canceled"
+    assert virtual_machines(home_with_kernel) == []
+    assert boxes(home_with_kernel) == []
+
+
+def virtual_machines(home: Path) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"qemu-system" in words and str(home).encode() in words:
+            found.append(int(folder.name))
+    return found
