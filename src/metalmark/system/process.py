@@ -25,6 +25,8 @@ _READ_BYTES = 64 * 1024
 _PIPE_GRACE_S = 1.0
 """How long `run` still reads after the child's end, when a descendant holds its pipes open."""
 _JOIN_CGROUPS = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo 0 >"$1" || exit 125; shift; n=$((n-1)); done; exec "$@"'
+_STILL_HAS_PARENT = '[ "$PPID" = "$1" ] || [ "$PPID" = 0 ] || kill -KILL $$; shift; exec "$@"'
+"""A parent that died before PR_SET_PDEATHSIG was set sends no signal. In a PID namespace of its own the parent is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +158,7 @@ def spawn(
     if cgroup_procs:
         full = ["/bin/sh", "-c", _JOIN_CGROUPS, "sh", str(len(cgroup_procs)), *map(str, cgroup_procs), *full]
     if die_with_parent:
+        full = ["/bin/sh", "-c", _STILL_HAS_PARENT, "sh", str(os.getpid()), *full]
         full = [find_tool("setpriv"), "--pdeathsig", "KILL", "--", *full]
     popen = subprocess.Popen(
         full,
