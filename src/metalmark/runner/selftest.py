@@ -6,7 +6,7 @@ import platform
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -84,6 +84,8 @@ class SelftestRequest:
     """Told which sandbox is tested."""
     ended: Callable[[ScenarioResult], None] = field(default=lambda _result: None)
     """Told how each scenario ended."""
+    parallel: int = 1
+    """Scenarios that are run at the same time. More than one is for tests: boxes disturb each other's times."""
     stop: StopRequest = field(default_factory=StopRequest)
 
 
@@ -125,16 +127,14 @@ async def run_selftest(request: SelftestRequest) -> SelftestReport:
     results: list[ScenarioResult] = []
     try:
         shop = ImageShop(folder=folder / "images")
-        shop.folder.mkdir()
         cache = ImageCache(folder / "cache")
         bench = _Bench(request=request, sandbox=sandbox, shop=shop, cache=cache)
         try:
-            for scenario in scenarios:
-                if request.stop.requested:
-                    break
-                result = await _run_scenario(scenario, bench)
-                results.append(result)
-                request.ended(result)
+            await in_thread(shop.open)
+            waiting = iter(scenarios)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(max(1, request.parallel)):
+                    tasks.start_soon(_run_some, waiting, bench, results)
         finally:
             cache.close()
     finally:
@@ -143,6 +143,15 @@ async def run_selftest(request: SelftestRequest) -> SelftestReport:
     return SelftestReport(
         sandbox=sandbox.name, accelerator=str(sandbox.accelerator or ""), choice=sandbox.reason, results=tuple(results)
     )
+
+
+async def _run_some(waiting: Iterator[Scenario], bench: _Bench, results: list[ScenarioResult]) -> None:
+    for scenario in waiting:
+        if bench.request.stop.requested:
+            return
+        result = await _run_scenario(scenario, bench)
+        results.append(result)
+        bench.request.ended(result)
 
 
 async def _run_scenario(scenario: Scenario, bench: _Bench) -> ScenarioResult:

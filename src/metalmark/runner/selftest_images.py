@@ -27,6 +27,11 @@ class ImageShop:
 
     folder: Path
 
+    def open(self) -> None:
+        """Make the folder and the standard files."""
+        self.folder.mkdir()
+        _plant(self.folder / "tree")
+
     async def basic(self, name: str, config: ImageConfig) -> str:
         """Return the path of an image with the standard files and a configuration."""
         return await in_thread(self._basic, name, config)
@@ -53,10 +58,7 @@ class ImageShop:
         return await in_thread(self._pack, name, _resolved((*libraries, loader, str(program))), config)
 
     def _basic(self, name: str, config: ImageConfig) -> str:
-        tree = self.folder / "tree"
-        if not tree.exists():
-            _plant(tree)
-        return self._pack(name, (PackSource(path=tree), *_programs()), config)
+        return self._pack(name, (PackSource(path=self.folder / "tree"), *_programs()), config)
 
     def _pack(self, name: str, sources: tuple[PackSource, ...], config: ImageConfig) -> str:
         target = self.folder / name

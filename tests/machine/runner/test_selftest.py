@@ -27,12 +27,12 @@ USER_SCENARIOS = (
 """What differs for want of privilege; the rest is the guest's doing and the same for everybody."""
 
 
-async def failures(home: Path, sandbox: SandboxName) -> dict[str, str]:
+async def failures(home: Path, sandbox: SandboxName, *, parallel: int = 1) -> dict[str, str]:
     """Run all scenarios; the test is skipped with the reason where the sandbox does not work."""
     settings = DriverSettings(folders=folders({"METALMARK_HOME": str(home)}), allow_none=True)
     try:
         report = await run_selftest(
-            SelftestRequest(settings=settings, sandboxes=MachineSandboxes(settings), sandbox=sandbox)
+            SelftestRequest(settings=settings, sandboxes=MachineSandboxes(settings), sandbox=sandbox, parallel=parallel)
         )
     except SandboxUnavailable as error:
         pytest.skip(str(error))
@@ -45,7 +45,7 @@ async def failures(home: Path, sandbox: SandboxName) -> dict[str, str]:
 @pytest.mark.anyio
 @pytest.mark.timeout(900)
 async def test_qemu(home_with_kernel: Path) -> None:
-    assert await failures(home_with_kernel, SandboxName.QEMU) == {}
+    assert await failures(home_with_kernel, SandboxName.QEMU, parallel=2) == {}
 
 
 @pytest.mark.anyio
