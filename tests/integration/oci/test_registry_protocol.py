@@ -254,26 +254,3 @@ async def test_a_manifest_under_a_wrong_digest_is_refused(cache: ImageCache) -> 
         registry.behaviour.digest_header = wrong
         with pytest.raises(DigestMismatch, match=wrong):
             await take(registry, cache)
-
-
-async def test_a_token_service_without_tls_is_not_trusted_by_a_registry_with_tls() -> None:
-    from metalmark.oci.reference import Reference
-    from metalmark.oci.registry_auth import Challenge
-    from metalmark.oci.registry_client import RegistryClient
-
-    client = RegistryClient(Reference.parse("registry.example/app"), RegistryAccess(certs_folders=()))
-    with pytest.raises(RegistryDenied, match="TLS"):
-        await client._fetch_token(Challenge(scheme="bearer", parameters={"realm": "http://registry.example/t"}), None)
-
-
-async def test_plain_http_must_be_asked_for_beyond_loopback() -> None:
-    from metalmark.oci.registry_transport import Transport
-
-    for host, asked, scheme in (
-        ("registry.example", None, "https"),
-        ("registry.example", True, "http"),
-        ("10.0.0.1", None, "https"),
-        ("127.0.0.1", False, "https"),
-    ):
-        transport = Transport(host, RegistryAccess(plain_http=asked, certs_folders=()))
-        assert await transport.scheme(host, host) == scheme
