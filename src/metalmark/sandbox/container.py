@@ -27,6 +27,7 @@ from metalmark.sandbox.box_life import living
 from metalmark.sandbox.container_process import ContainerProcess
 from metalmark.sandbox.oci_runtime import OciRuntime, find_runtime
 from metalmark.sandbox.port import Accelerator, Availability, Box, BoxFacts, BoxSpec, Driver
+from metalmark.sandbox.scratch import templates_folder
 from metalmark.sandbox.settings import DriverSettings
 from metalmark.system import BoxCgroup, CgroupVersion, find_tool, has_privilege, read_layout
 from metalmark.wire import Hello, Setup
@@ -170,6 +171,13 @@ class ContainerDriver(Driver):
         if self._version is None:
             self._version = await runtime.version()
         version = f"{self._version} ({runtime.path})"
-        process = ContainerProcess(spec, runtime=runtime, agent=agent, machine=machine, bare=bare)
+        process = ContainerProcess(
+            spec,
+            templates=templates_folder(self._settings.folders),
+            runtime=runtime,
+            agent=agent,
+            machine=machine,
+            bare=bare,
+        )
         async with living(lambda tasks: ContainerBox(spec, tasks, process=process, runtime=version)) as box:
             yield box

@@ -24,14 +24,17 @@ class ContainerProcess(HostSide):
 
     Args:
         spec: The box.
+        templates: Folder of empty scratch disks to copy from.
         runtime: What makes it.
         agent: The guest agent's binary.
         machine: Architecture, as ``uname -m`` has it.
         bare: ``spec.root`` is an empty folder on the host, to find out with whether containers work.
     """
 
-    def __init__(self, spec: BoxSpec, *, runtime: OciRuntime, agent: Path, machine: str, bare: bool = False) -> None:
-        super().__init__(spec)
+    def __init__(
+        self, spec: BoxSpec, *, templates: Path, runtime: OciRuntime, agent: Path, machine: str, bare: bool = False
+    ) -> None:
+        super().__init__(spec, templates=templates)
         self._runtime = runtime
         self._agent = agent
         self._machine = machine

@@ -42,13 +42,15 @@ class HostSide(ABC):
 
     Args:
         spec: The box.
+        templates: Folder of empty scratch disks to copy from.
     """
 
     namespaces = Namespace.MOUNT | Namespace.NETWORK
     """The namespaces of the thread that mounts; a runtime makes the others."""
 
-    def __init__(self, spec: BoxSpec) -> None:
+    def __init__(self, spec: BoxSpec, *, templates: Path) -> None:
         self.spec = spec
+        self._templates = templates
         self.cgroup = BoxCgroup(read_layout(), spec.name)
         self.child: Child | None = None
         """The process whose end is the box's end."""
@@ -83,21 +85,27 @@ class HostSide(ABC):
         """
         spec = self.spec
         note(spec.workspace, Kind.CGROUP, spec.name)
-        await in_thread(self.cgroup.create, limits_of(spec))
+        await in_thread(self._make_groups)
         scratch = await self._scratch()
-        self._thread = await in_thread(NamespaceThread, self.namespaces)
-        await self._thread.run(self._name_network)
-        await self._thread.run(lambda: self._mount(scratch))
+        await self.thread.run(lambda: self._fill(scratch))
         if spec.network:
             await self._start_network()
         return await self._launch()
+
+    def _make_groups(self) -> None:
+        self.cgroup.create(limits_of(self.spec))
+        self._thread = NamespaceThread(self.namespaces)
+
+    def _fill(self, scratch: Path | None) -> None:
+        self._name_network()
+        self._mount(scratch)
 
     async def _scratch(self) -> Path | None:
         spec = self.spec
         if spec.rootfs is RootfsMode.EXT4:
             self._disks = (spec.root,)
             return None
-        scratch = await make_scratch(spec.scratch_folder, spec.resources.disk_bytes)
+        scratch = await make_scratch(spec.scratch_folder, spec.resources.disk_bytes, templates=self._templates)
         self._disks = (scratch,)
         return scratch
 

@@ -14,6 +14,7 @@ from metalmark.sandbox.agent_binary import agent_binary
 from metalmark.sandbox.box_life import living
 from metalmark.sandbox.none_process import NoneProcess
 from metalmark.sandbox.port import Accelerator, Availability, Box, BoxFacts, BoxSpec, Driver
+from metalmark.sandbox.scratch import templates_folder
 from metalmark.sandbox.settings import DriverSettings
 from metalmark.system import BoxCgroup, CgroupVersion, find_tool, has_privilege, read_layout
 from metalmark.wire import Hello, Setup
@@ -106,6 +107,6 @@ class NoneDriver(Driver):
             agent = self._settings.agent or agent_binary(self._settings.machine)
         except ToolMissing as error:
             raise SandboxUnavailable(error.found, why=error.why, hint=error.hint) from error
-        process = NoneProcess(spec, agent=agent)
+        process = NoneProcess(spec, templates=templates_folder(self._settings.folders), agent=agent)
         async with living(lambda tasks: NoneBox(spec, tasks, process=process)) as box:
             yield box

@@ -36,13 +36,14 @@ class NoneProcess(HostSide):
 
     Args:
         spec: The box.
+        templates: Folder of empty scratch disks to copy from.
         agent: The guest agent's binary.
     """
 
     namespaces = Namespace.MOUNT | Namespace.NETWORK | Namespace.IPC | Namespace.UTS | Namespace.PID
 
-    def __init__(self, spec: BoxSpec, *, agent: Path) -> None:
-        super().__init__(spec)
+    def __init__(self, spec: BoxSpec, *, templates: Path, agent: Path) -> None:
+        super().__init__(spec, templates=templates)
         self._agent = agent
         self._cgroup_fds: tuple[int, ...] = ()
 

@@ -130,8 +130,16 @@ class BoxCgroup:
         self.warnings = tuple(self._not_enforced())
 
     def procs_files(self, part: str) -> tuple[Path, ...]:
-        """The ``cgroup.procs`` files that a process writes itself into to be in a part of the box."""
-        return tuple(folder / "cgroup.procs" for folder in self.folders(part))
+        """The ``cgroup.procs`` files that a process writes itself into to be in a part of the box.
+
+        For ``agent``, on version 1, only those by which it is found and killed and kept off the commands' CPUs: it is
+        not limited, and each file costs time.
+        """
+        if self.layout.unified or part != "agent":
+            return tuple(folder / "cgroup.procs" for folder in self.folders(part))
+        folders = [self.folder(name, part) for name in ("freezer", "cpuset")]
+        found = tuple(folder / "cgroup.procs" for folder in folders if folder is not None)
+        return found or tuple(folder / "cgroup.procs" for folder in self.folders(part))
 
     def _accounted(self) -> tuple[Path, ...]:
         """The hierarchies that limit or account, the others being left to the runtime.

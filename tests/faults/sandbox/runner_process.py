@@ -26,7 +26,7 @@ def _reached(phase: str) -> None:
 async def _main(sandbox: SandboxName, home: Path, image: Path, network: str) -> None:
     places = folders({"METALMARK_HOME": str(home)})
     driver = make_driver(sandbox, DriverSettings(folders=places, allow_none=True))
-    with BoxRecord.open(places, f"f{os.getpid()}") as record:
+    with BoxRecord.open(places, f"f{os.getppid()}-{os.getpid()}") as record:
         _reached("record")
         spec = BoxSpec(
             name=record.name,

@@ -188,8 +188,10 @@ group = BoxCgroup(read_layout(), record.name)
 group.create(CgroupLimits(pids=9))
 null = {{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}}
 join = "; ".join(f"echo 0 >{{path}}" for path in group.procs_files("agent"))
-subprocess.Popen(["/bin/sh", "-c", join + "; exec sleep 5151"], start_new_session=True, **null)
-note_process(record.workspace, subprocess.Popen(["sleep", "5152"], **null).pid)
+subprocess.Popen(["/bin/sh", "-c", join + "; exec sleep 5151.{os.getpid()}"], start_new_session=True, **null)
+note_process(record.workspace, subprocess.Popen(["sleep", "5152.{os.getpid()}"], **null).pid)
+while not group.pids():
+    pass
 print("made", flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -211,7 +213,7 @@ def _sleepers() -> list[str]:
             line = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if line.startswith((b"sleep\0005151", b"sleep\0005152")):
+        if line.startswith(b"sleep\000515") and line.rstrip(b"\0").endswith(f".{os.getpid()}".encode()):
             found.append(folder.name)
     return found
 

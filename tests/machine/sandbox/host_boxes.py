@@ -124,8 +124,8 @@ async def shell(box: Box, script: str, *, user: str = "", workdir: str = "/", li
         return Result(exited=await execution.wait(), out=out)
 
 
-_PREFIXES = ("t", "f", "probe-", "swept-", "twice-")
-"""How the names of these tests' boxes begin: others may run on this machine meanwhile."""
+_PREFIXES = tuple(f"{kind}{os.getpid()}" for kind in ("t", "f", "probe-", "swept-", "twice-"))
+"""How the names of this process's boxes begin: other tests may run on this machine meanwhile."""
 
 
 def list_here(*places: Path) -> Listing:
