@@ -52,7 +52,6 @@ TESTED_ELSEWHERE = {
     "runner/writable_root.py": "tests/machine/runner/test_selftest.py",
     "sandbox/accounted_box.py": "tests/machine/sandbox/test_host_boxes.py",
     "sandbox/agent_binary.py": "tests/machine/sandbox/test_qemu.py",
-    "sandbox/agent_box.py": "tests/integration/guest/test_exec.py",
     "sandbox/agent_stream.py": "tests/unit/sandbox/test_agent.py",
     "sandbox/artifacts.py": "tests/integration/sandbox/test_artifacts.py",
     "sandbox/awaited_stream.py": "tests/machine/sandbox/test_qemu.py",
@@ -174,7 +173,7 @@ def test_no_file_is_named_for_nothing() -> None:
 
 
 def code_modules() -> list[Path]:
-    """Modules that do something: not those that only hold values or protocols, nor the fakes, which tests use anyway."""
+    """Modules that do something: not those that only hold values or protocols, nor the fakes."""
     candidates = [path for path in MODULES if path.name != "__init__.py" and path.parent.name != "testing"]
     return [path for path in candidates if not all(map(is_stub, functions(path)))]
 
