@@ -66,6 +66,13 @@ def parse_header(block: bytes) -> Header:
     )
 
 
+def byte_sum(block: bytes | bytearray) -> int:
+    """Return the sum of the bytes of a block."""
+    # The low half of an Adler-32 is one more than the sum modulo 65521, which 256 bytes stay below: many times faster
+    # than sum(), and this runs for every entry that is read or written.
+    return (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
+
+
 def is_gnu(block: bytes) -> bool:
     """Whether a header block is in GNU tar's old format, the only one whose sparse files have a type of their own."""
     return block[257:265] == _GNU
@@ -77,6 +84,9 @@ def number(field: bytes, label: str) -> int:
     Raises:
         BadHeader: Neither.
     """
+    plain = field.rstrip(b"\0 ")
+    if plain.isdigit() and b"8" not in plain and b"9" not in plain:
+        return int(plain, 8)
     if field[0] & 0x80:
         # Two's complement over the whole field but for the mark: 0x80 positive, 0xff negative.
         value = int.from_bytes(field, "big", signed=True)
@@ -111,9 +121,7 @@ def _text(field: bytes) -> bytes:
 
 def _check_sum(block: bytes, field: bytes) -> None:
     expected = number(field, "checksum")
-    # The low half of an Adler-32 is one more than the plain sum of bytes modulo 65521, which 256 bytes stay below: many
-    # times faster than sum(), and this runs for every entry.
-    total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2 - sum(field) + 8 * 0x20
+    total = byte_sum(block) - sum(field) + 8 * 0x20
     if total != expected:
         # Some early writers summed signed characters.
         signed = total - 256 * sum(1 for i, byte in enumerate(block) if byte > 127 and not 148 <= i < 156)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from metalmark.oci.entry import Entry, EntryKind
-from metalmark.oci.tar_header import BLOCK, ZEROS
+from metalmark.oci.tar_header import BLOCK, ZEROS, byte_sum
 
 _TYPES = {
     EntryKind.FILE: b"0", EntryKind.HARDLINK: b"1", EntryKind.SYMLINK: b"2", EntryKind.CHARACTER: b"3",
@@ -139,7 +139,7 @@ def _header(entry: Entry, size: int) -> bytes:
     block[257:265] = b"ustar  \0"
     if entry.device != (0, 0):
         block[329:345] = b"%07o\0%07o\0" % entry.device
-    block[148:155] = b"%06o\0" % sum(block)
+    block[148:155] = b"%06o\0" % byte_sum(block)
     return long + bytes(block)
 
 
@@ -148,7 +148,7 @@ def _extended(kind: bytes, data: bytes) -> bytes:
     block = bytearray(_header(entry, len(data)))
     block[156:157] = kind
     block[148:156] = b"        "
-    block[148:155] = b"%06o\0" % sum(block)
+    block[148:155] = b"%06o\0" % byte_sum(block)
     return b"".join((block, data, bytes(-len(data) % BLOCK)))
 
 
