@@ -114,11 +114,13 @@ def _inflate(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small image, a few rounds")
-    quick = parser.parse_args().quick
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    quick = options.quick
     if os.geteuid() != 0:
         print("skipped: it needs root, for umoci keeps owners only then")
         return
-    rounds = 2 if quick else 5
+    rounds = 2 if quick else options.rounds
     with tempfile.TemporaryDirectory(prefix="metalmark-bench-") as name:
         root = made_up_root() if quick else debian_root()
         layout = make_layout(Path(name) / "layout", root)
