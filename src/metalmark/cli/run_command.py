@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGTERM
 
 import anyio
 
 from metalmark.cli.errors import tell
 from metalmark.cli.job_options import token_path
 from metalmark.cli.run_display import RunDisplay
+from metalmark.cli.stop_signals import heeding_signals
 from metalmark.host import read_topology
 from metalmark.model import InputError, JobSpec, MetalmarkError, Platform, RunResult, StableError
 from metalmark.oci import ImageCache, RegistryAccess, parse_source
@@ -80,9 +80,11 @@ async def _carry_out(request: RunRequest, environment: Mapping[str, str]) -> int
     display = RunDisplay(quiet=request.quiet)
     for warning in request.warnings:
         display.warned(warning)
+    if request.token is not None:
+        display.warned("--token is seen by everybody who lists processes: use --token-file or --authfile")
     stop = StopRequest()
     try:
-        async with _heeding_signals(stop, display):
+        async with heeding_signals(stop, first=lambda: _say_stopping(display)):
             return await _run_and_show(request, environment, stop, display)
     except ExceptionGroup as group:
         # The task group that listens for signals wraps what is raised inside it.
@@ -183,18 +185,6 @@ def _access(request: RunRequest, environment: Mapping[str, str], spool: Path) ->
     )
 
 
-@asynccontextmanager
-async def _heeding_signals(stop: StopRequest, display: RunDisplay) -> AsyncIterator[None]:
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_listen, stop, display)
-        yield
-        tasks.cancel_scope.cancel()
-
-
-async def _listen(stop: StopRequest, display: RunDisplay) -> None:
-    with anyio.open_signal_receiver(SIGINT, SIGTERM, SIGHUP) as signals:
-        async for number in signals:
-            first = not stop.requested
-            stop.request(int(number))
-            if first and os.isatty(_STDERR):
-                display.say("stopping; once more to force")
+def _say_stopping(display: RunDisplay) -> None:
+    if os.isatty(_STDERR):
+        display.say("stopping; once more to force")

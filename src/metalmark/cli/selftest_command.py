@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from signal import SIGHUP, SIGINT, SIGTERM
 
 import anyio
 
 from metalmark.cli.errors import EXIT_FAILURE
+from metalmark.cli.stop_signals import heeding_signals
 from metalmark.model import EXIT_SIGNAL_BASE, InputError, MetalmarkError, SandboxName, format_seconds
 from metalmark.runner import (
     SCENARIOS,
@@ -72,8 +72,7 @@ async def _carry_out(names: tuple[str, ...], sandbox: SandboxName | None, as_jso
         await in_thread(sweep, places)
         # Whoever tests the sandbox `none` has named it: the images are the self-test's own.
         settings = DriverSettings(folders=places, allow_none=sandbox is SandboxName.NONE)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_listen, stop)
+        async with heeding_signals(stop):
             report = await run_selftest(
                 SelftestRequest(
                     settings=settings,
@@ -86,7 +85,6 @@ async def _carry_out(names: tuple[str, ...], sandbox: SandboxName | None, as_jso
                 )
             )
             status = _finish(report, stop, as_json=as_json)
-            tasks.cancel_scope.cancel()
     except (ExceptionGroup, MetalmarkError) as error:
         # The task group that listens for signals wraps what is raised inside it.
         return as_metalmark_error(error)
@@ -142,9 +140,3 @@ def _show(result: ScenarioResult) -> None:
 def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
-
-
-async def _listen(stop: StopRequest) -> None:
-    with anyio.open_signal_receiver(SIGINT, SIGTERM, SIGHUP) as signals:
-        async for number in signals:
-            stop.request(int(number))
