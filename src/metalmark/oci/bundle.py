@@ -11,6 +11,7 @@ import os
 import posixpath
 import stat
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -213,20 +214,15 @@ def _open_plain(path: Path, scratch: Path) -> int:
 
 def _unpacked(descriptor: int, scratch: Path) -> int:
     """Return a file without a name that holds what a packed file unpacks to."""
-    target = os.open(scratch, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(os.dup(target), "wb") as stream:
-            unpacker = Unpacker(stream.write, UnpackLimits(max_bytes=_MAX_UNPACKED_BYTES))
-            offset = 0
-            while data := os.pread(descriptor, MIB, offset):
-                unpacker.feed(data)
-                offset += len(data)
-            unpacker.finish()
-        os.lseek(target, 0, os.SEEK_SET)
-    except BaseException:
-        os.close(target)
-        raise
-    return target
+    with tempfile.TemporaryFile(dir=scratch) as target:
+        unpacker = Unpacker(target.write, UnpackLimits(max_bytes=_MAX_UNPACKED_BYTES))
+        offset = 0
+        while data := os.pread(descriptor, MIB, offset):
+            unpacker.feed(data)
+            offset += len(data)
+        unpacker.finish()
+        target.seek(0)
+        return os.dup(target.fileno())
 
 
 def _members(path: Path, stream: IO[bytes]) -> Iterator[tuple[str, tarfile.TarInfo]]:

@@ -30,12 +30,22 @@ from metalmark.model import Digest, DigestMismatch, InputError, Platform
 from metalmark.oci.incoming import IncomingBlob, LayerCheck, LayerFacts
 from metalmark.oci.media import Compression
 from metalmark.oci.record import ImageRecord
-from metalmark.system import ensure_private, in_thread, locked, no_space_told, published, sleep_s, try_locked
+from metalmark.system import (
+    ensure_private,
+    in_thread,
+    locked,
+    no_space_told,
+    published,
+    realtime_ns,
+    sleep_s,
+    try_locked,
+)
 
 _LOCK_DIGITS = 3
 _FIRST_WAIT_S = 0.005
 _LONGEST_WAIT_S = 0.1
 _MAX_REFERENCES = 8
+_STALE_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +205,14 @@ class ImageCache:
                 with try_locked(self._lock_path(path.name.partition("-")[2])) as dead:
                     if dead:
                         path.unlink(missing_ok=True)
+
+    def sweep_documents(self) -> None:
+        """Remove small files that a process was about to publish when it died; it takes a moment to write one."""
+        limit_s = realtime_ns() / 1e9 - _STALE_S
+        for path in self.images.rglob(".*.partial"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < limit_s:
+                    path.unlink()
 
     def put(self, digest: Digest, data: bytes, *, what: str) -> None:
         """Verify a document and keep it.

@@ -38,6 +38,7 @@ def collect(cache: ImageCache, *, max_bytes: int, dry_run: bool = False) -> Coll
         return Collected(removed=(), freed_bytes=0, kept_bytes=0, in_use=0)
     cache.prepare()
     cache.sweep()
+    cache.sweep_documents()
     with locked(cache.images / "lock"):
         protected = cache.protected()
         images = cache.images_held()

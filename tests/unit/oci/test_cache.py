@@ -44,6 +44,18 @@ async def test_what_a_dead_process_left_is_swept(tmp_path: Path) -> None:
         assert list(cache.stored()) == []
 
 
+async def test_a_document_that_was_never_published_is_swept_when_nobody_can_be_writing_it(tmp_path: Path) -> None:
+    with ImageCache(tmp_path / "cache") as cache:
+        cache.prepare()
+        old, new = (cache.blobs / "sha256" / f".{name}.partial" for name in ("old", "new"))
+        old.parent.mkdir()
+        for path in (old, new):
+            path.write_bytes(b"half")
+        os.utime(old, (1, 1))
+        collect(cache, max_bytes=1 << 40)
+        assert (old.exists(), new.exists()) == (False, True)
+
+
 async def test_a_document_is_verified_before_it_is_kept(tmp_path: Path) -> None:
     with ImageCache(tmp_path / "cache") as cache:
         cache.prepare()
