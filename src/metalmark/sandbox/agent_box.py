@@ -49,7 +49,7 @@ class AgentBox(Box, ABC):
         self._hello: Hello | None = None
         self._ready: Ready | None = None
         self._phases: tuple[PhaseSpan, ...] = ()
-        self._stopping = anyio.Lock()
+        self._stopping: anyio.Event | None = None
         self._stopped = False
 
     @abstractmethod
@@ -182,21 +182,25 @@ class AgentBox(Box, ABC):
 
     async def stop(self) -> None:
         """End the box: politely, then by force. Returns when nothing of it runs any more; safe to repeat."""
-        async with self._stopping:
-            if self._stopped:
-                return
-            connection = self._connection
-            try:
-                if connection is not None and connection.lost is None:
-                    with anyio.move_on_after(self.stop_limit_s), suppress(MetalmarkError):
-                        await connection.poweroff()
-                        await connection.ended()
-            finally:
-                with anyio.CancelScope(shield=True):
+        if self._stopping is not None:
+            await self._stopping.wait()
+            return
+        self._stopping = anyio.Event()
+        connection = self._connection
+        try:  # nothing may wait before this: a canceled caller still has to end the box
+            if connection is not None and connection.lost is None:
+                with anyio.move_on_after(self.stop_limit_s), suppress(MetalmarkError):
+                    await connection.poweroff()
+                    await connection.ended()
+        finally:
+            with anyio.CancelScope(shield=True):
+                try:
                     await self._end()
-                    if connection is not None:
-                        await connection.close()
-                self._stopped = True
+                finally:
+                    self._stopped = True
+                    self._stopping.set()
+                if connection is not None:
+                    await connection.close()
 
     def _agent(self) -> AgentConnection:
         if self._connection is None or self._ready is None:
