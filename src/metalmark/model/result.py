@@ -64,7 +64,8 @@ class StreamResult(_Value):
 
     text: str | None = Field(
         default=None,
-        description="The kept bytes; those that are not UTF-8 are replaced. null where the result is kept beside `saved`.",
+        description="The kept bytes; those that are not UTF-8 are replaced. "
+        "null where the result is kept beside `saved`.",
     )
     base64: str | None = Field(default=None, description="The kept bytes, exactly; only when they are not UTF-8.")
     saved: str | None = Field(default=None, description="File below the --save folder that holds the kept bytes.")

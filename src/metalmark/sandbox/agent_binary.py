@@ -35,9 +35,7 @@ def selftest_program(machine: str, *, folder: Path = _FOLDER) -> Path:
 
 def _packaged(kind: str, noun: str, machine: str, folder: Path) -> Path:
     if machine not in MACHINES:
-        raise ToolMissing(
-            f"there is no {noun} for {machine}", why=f"it is built for {' and '.join(MACHINES)}", hint=""
-        )
+        raise ToolMissing(f"there is no {noun} for {machine}", why=f"it is built for {' and '.join(MACHINES)}", hint="")
     path = folder / f"metalmark-{kind}-{machine}"
     if not path.is_file():
         raise ToolMissing(
