@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import anyio
@@ -18,6 +19,7 @@ from small_box import arguments, box_of, command, series, usable_drivers
 from metalmark.model import SandboxName
 from metalmark.sandbox import Driver, qemu_process
 from metalmark.system import Child, find_tool, monotonic_s
+from metalmark.testing.busybox_root import busybox_tree
 from metalmark.wire import Exec, Frame, FrameDecoder, Kind, Setup, encode
 
 
@@ -93,6 +95,41 @@ def run_by_hand(argv: tuple[str, ...], scratch: Path) -> float:
     return elapsed_s
 
 
+def bare_runc(bundle: Path) -> float:
+    """Run `true` in the same tree with a plain `runc run`."""
+    began_s = monotonic_s()
+    subprocess.run([find_tool("runc"), "run", "--bundle", str(bundle), f"bench-{bundle.name}"], check=True)
+    return monotonic_s() - began_s
+
+
+async def make_bundle(folder: Path) -> Path:
+    """Make what `runc run` takes: its own example configuration, with our command and no terminal."""
+    await busybox_tree(folder / "rootfs")
+    await anyio.run_process([find_tool("runc"), "spec", "--bundle", str(folder)])
+    return await anyio.to_thread.run_sync(change_command, folder)
+
+
+def change_command(folder: Path) -> Path:
+    path = folder / "config.json"
+    configuration = json.loads(path.read_text())
+    configuration["process"].update(terminal=False, args=["/bin/true"])
+    path.write_text(json.dumps(configuration))
+    return folder
+
+
+async def containers(count: int) -> None:
+    """Compare boxes of the sandbox `container` with the runtime alone."""
+    for driver in await usable_drivers([SandboxName.CONTAINER]):
+        with tempfile.TemporaryDirectory(prefix="bare") as folder:
+            bundle = await make_bundle(Path(folder) / "bundle")
+            ours_s, bare_s = [], []
+            for _ in range(count):
+                ours_s.append(await ours(driver))
+                bare_s.append(await anyio.to_thread.run_sync(bare_runc, bundle))
+        more_s = series("container, ours", ours_s) - series("runc run", bare_s)
+        print(f"{'more':<28} {more_s * 1e3:.1f} ms (aim: at most 60)")
+
+
 async def main() -> None:
     options = arguments(__doc__ or "", sandboxes=False)
     count = 1 if options.quick else 10
@@ -103,6 +140,7 @@ async def main() -> None:
             by_hand_s.append(await by_hand(driver))
         ratio = series("qemu, ours", ours_s) / series("qemu, by hand", by_hand_s)
         print(f"{'ratio':<28} {ratio:.3f} (aim: at most 1.25)")
+    await containers(count)
 
 
 if __name__ == "__main__":
