@@ -147,9 +147,9 @@ def list_images(as_json: Json = False) -> None:
     """List cached images and root file systems with their sizes, most recently used first."""
     from metalmark.cli.image_display import Held, held_json, held_text
     from metalmark.oci import ImageCache, rootfs_cache
-    from metalmark.system import folders
+    from metalmark.system import ensure_private, folders
 
-    with ImageCache(folders().cache) as cache:
+    with ImageCache(ensure_private(folders().cache)) as cache:
         held = Held(
             images=tuple(cache.images_held()),
             stored_bytes=sum(path.stat().st_size for _, path in cache.stored()),
@@ -169,10 +169,10 @@ def gc(
     """Remove the least recently used images and root file systems, never what is in use."""
     from metalmark.cli.image_display import CleanUp, clean_up_json, clean_up_text, would_go
     from metalmark.oci import ImageCache, collect, rootfs_cache
-    from metalmark.system import folders
+    from metalmark.system import ensure_private, folders
 
     limit = parse_bytes(max_size, field="--max-size")
-    with ImageCache(folders().cache) as cache:
+    with ImageCache(ensure_private(folders().cache)) as cache:
         files = rootfs_cache(cache)
         before = files.entries()
         done = CleanUp(

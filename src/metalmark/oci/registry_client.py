@@ -17,7 +17,7 @@ from metalmark.oci.documents import Node, shown
 from metalmark.oci.reference import Reference
 from metalmark.oci.registry_answers import Hiccup, http_errors_told, read_bounded, retry_after, said
 from metalmark.oci.registry_auth import Challenge, Credentials, find_credentials, parse_challenges, read_token
-from metalmark.oci.registry_transport import Transport
+from metalmark.oci.registry_transport import Transport, is_loopback
 from metalmark.system import in_thread, sleep_s
 
 _MAX_ANSWER_BYTES = 1 * MIB
@@ -168,8 +168,7 @@ class RegistryClient:
 
     async def _fetch_token(self, challenge: Challenge, credentials: Credentials | None) -> str:
         realm = httpx.URL(challenge.parameters.get("realm", ""))
-        origin = self._origin
-        if realm.scheme != "https" and not (realm.scheme == "http" and origin is not None and origin.scheme == "http"):
+        if not self._may_have_credentials(realm):
             raise RegistryDenied(
                 f"{self._reference.registry} names {shown(str(realm))} as its token service",
                 why="credentials are not sent there without TLS",
@@ -211,6 +210,14 @@ class RegistryClient:
         if not token or not token.isascii() or not token.isprintable():
             raise RegistryDenied(f"the token service {realm.host} gave no token")
         return token
+
+    def _may_have_credentials(self, realm: httpx.URL) -> bool:
+        """Whether a token service has TLS, or is on loopback or the registry's own host, where http was accepted."""
+        if realm.scheme == "https":
+            return bool(realm.host)
+        origin = self._origin
+        is_near = origin is not None and (realm.host == origin.host or is_loopback(realm.host))
+        return realm.scheme == "http" and is_near and origin is not None and origin.scheme == "http"
 
     async def _refuse(self, response: httpx.Response, path: str) -> None:
         status = response.status_code

@@ -254,3 +254,11 @@ async def test_a_manifest_under_a_wrong_digest_is_refused(cache: ImageCache) -> 
         registry.behaviour.digest_header = wrong
         with pytest.raises(DigestMismatch, match=wrong):
             await take(registry, cache)
+
+
+async def test_a_token_service_elsewhere_gets_credentials_only_with_tls(cache: ImageCache, tmp_path: Path) -> None:
+    with StandInRegistry(Behaviour(bearer=True, realm="http://tokens.invalid/token")) as registry:
+        registry.push(IMAGE)
+        path = authfile(tmp_path, auths={registry.name: {"auth": basic("me", "pw")}})
+        with pytest.raises(RegistryDenied, match=r"tokens\.invalid.*TLS"):
+            await take(registry, cache, authfile=path)

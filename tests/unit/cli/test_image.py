@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metalmark.cli.image import app
-from metalmark.model import InputError
+from metalmark.model import InputError, MetalmarkError
 from metalmark.testing.images import FakeImage, write_layout
 
 
@@ -62,3 +62,12 @@ def test_inspecting_a_folder_leaves_no_cache(tmp_path: Path, home: Path) -> None
     layout = write_layout(tmp_path / "l", FakeImage(config={"User": "u"}))
     assert "user      u" in run("inspect", layout, "--platform", "amd64")
     assert not home.exists()
+
+
+@pytest.mark.parametrize("command", ["list", "gc"])
+def test_a_cache_that_cannot_be_used_is_told(home: Path, command: str) -> None:
+    home.mkdir()
+    (home / "cache").mkdir()
+    (home / "cache/format-version").write_text("999\n")
+    with pytest.raises(MetalmarkError, match="cache"):
+        run(command)
