@@ -125,3 +125,30 @@ def test_an_empty_environment_gets_a_working_command(installed: Path, tmp_path: 
     assert refused.returncode not in (0, 1)
     assert "no-such-image" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_an_empty_environment_runs_a_benchmark_in_a_microvm(
+    installed: Path, home_with_kernel: Path, tmp_path: Path
+) -> None:
+    busybox = Path("/bin/busybox")
+    if not busybox.exists():
+        pytest.skip("busybox-static is not installed")
+    environment = {
+        "PATH": f"{installed}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(tmp_path),
+        "METALMARK_HOME": str(home_with_kernel),
+        "LANG": "C.UTF-8",
+    }
+    root = tmp_path / "root"
+    root.mkdir()
+    shutil.copy2(busybox, root / "busybox")
+    commands = [
+        ["image", "pack", root, "--entrypoint", "/busybox", "-o", tmp_path / "image"],
+        ["runner", "run", tmp_path / "image", "--sandbox", "qemu", "--", "echo", "it works"],
+    ]
+    for command in commands:
+        done = subprocess.run(
+            ["metalmark", *command], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == "it works\n"
