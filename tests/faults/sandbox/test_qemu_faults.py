@@ -47,6 +47,8 @@ async def test_vmm_killed_while_it_boots(home_with_kernel: Path, after_s: float)
         tasks.start_soon(start)
         pid = await vmm_of(one)
         await sleep_s(after_s)
+        if one.box.phases:
+            pytest.skip(f"under KVM it has booted before {after_s} s")
         os.kill(pid, signal.SIGKILL)
     assert [type(error) for error in found] == [BoxLost]
     assert "signal 9" in str(found[0]) or "connection to QEMU" in str(found[0])
