@@ -109,6 +109,7 @@ async def _run_and_show(
             topology=read_topology(),
             stop=stop,
             live=LiveOutput(stdout=_STDERR if request.as_json else _STDOUT, stderr=_STDERR),
+            keep_output=request.as_json or request.save is not None,
             debug_boot=request.debug_boot,
         )
         record = await execute(request.spec, context=context, observer=display)

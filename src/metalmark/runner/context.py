@@ -96,6 +96,8 @@ class ExecutionContext:
     deadlines: Deadlines = field(default_factory=Deadlines)
     live: LiveOutput | None = None
     """Where output is forwarded to while the benchmark runs."""
+    keep_output: bool = True
+    """Whether the spool keeps an iteration's output after its end; otherwise only the counts stay."""
     debug_boot: bool = False
     seed: int = 0
     """Of the plan; stored with the result."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import anyio
 
@@ -36,7 +38,7 @@ from metalmark.runner.outcome_of import error_result
 from metalmark.runner.phase_clock import PhaseClock
 from metalmark.runner.stop_request import Urgency
 from metalmark.sandbox import Accelerator
-from metalmark.system import bound_to, realtime_ns
+from metalmark.system import bound_to, in_thread, realtime_ns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,8 @@ class _Run:
             record = await run_iteration(bench, step)
             self.records.append(record)
             self.observer.iteration_ended(record.result)
+            if not self.context.keep_output:
+                await in_thread(_remove, record.folder)
             if self._ends_the_run(record) or self.context.stop.requested:
                 return
 
@@ -226,3 +230,7 @@ async def execute(spec: JobSpec, *, context: ExecutionContext, observer: RunObse
     run = _Run(spec, context, observer)
     await run.carry_out()
     return run.record()
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

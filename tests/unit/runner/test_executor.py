@@ -274,6 +274,13 @@ async def test_output_files_and_missing_ones(tmp_path: Path) -> None:
     assert record.iterations[0].collected.files[1].kept.read_bytes() == b"[]"
 
 
+async def test_output_that_nobody_wants_does_not_pile_up(tmp_path: Path) -> None:
+    context = replace(surroundings(tmp_path, FakeDriver(FakeCommand(stdout=[b"x"]))), keep_output=False)
+    record = await execute(replace(SPEC, iterations=3), context=context, observer=RunObserver())
+    assert [iteration.stdout.kept_bytes for iteration in record.result.iterations] == [1, 1, 1]
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
 async def test_malformed_output_archive_is_a_fault_of_the_box_not_a_crash(tmp_path: Path) -> None:
     record, _ = await run(tmp_path, FakeCommand(archive=b"not a tar" * 200), spec=replace(SPEC, outputs=("/x",)))
     [iteration] = record.result.iterations
