@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.resources import files
 
 import metalmark
 
@@ -24,7 +23,9 @@ def main() -> None:
         return
     # Importing the option parser costs ten times what Python itself does, and these two pages never change.
     if page := _HELP_PAGES.get(words):
-        sys.stdout.write((files("metalmark.cli") / "pages" / page).read_text(encoding="utf-8"))
+        from pathlib import Path
+
+        sys.stdout.write((Path(__file__).parent / "pages" / page).read_text(encoding="utf-8"))
         return
     from metalmark.cli.application import run_application
 
