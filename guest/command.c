@@ -12,8 +12,6 @@
 #include "processes.h"
 #include "stream.h"
 
-enum { PIPE_BYTES = 256 * 1024 };
-
 struct pipes {
     int in[2], out[2], err[2];
 };
@@ -37,8 +35,8 @@ static int open_pipes(struct pipes *pipes, bool with_stdin)
         fcntl(pipes->in[1], F_SETFL, O_NONBLOCK);
     fcntl(pipes->out[0], F_SETFL, O_NONBLOCK);
     fcntl(pipes->err[0], F_SETFL, O_NONBLOCK);
-    fcntl(pipes->out[1], F_SETPIPE_SZ, PIPE_BYTES); /* over the user's share: the usual 64 KiB do too */
-    fcntl(pipes->err[1], F_SETPIPE_SZ, PIPE_BYTES);
+    fcntl(pipes->out[1], F_SETPIPE_SZ, OUTPUT_PIPE_BYTES); /* over the user's share: the usual 64 KiB do too */
+    fcntl(pipes->err[1], F_SETPIPE_SZ, OUTPUT_PIPE_BYTES);
     return 0;
 }
 

@@ -5,11 +5,12 @@
 
 #include "clocks.h"
 
-enum { CHUNK_BYTES = 64 * 1024, SMALL_BYTES = 8 * 1024 };
+enum { CHUNK_BYTES = 64 * 1024, SMALL_BYTES = 8 * 1024, CROWDED_BYTES = 32 * 1024 };
 static const uint64_t batch_ns = 250ull * NS_PER_MS;
-/* After a small read the pipe is left alone for a while: it holds more than a slow writer fills in that time, and each
- * look at it takes time from the benchmark. */
-static const uint64_t pause_ns = 20ull * NS_PER_MS;
+/* After a small read the pipe is left alone for a while: each look at it takes time from the benchmark. How long follows
+ * from the writer: a pipe that was found crowded after a pause halves the next one, so that no writer waits for us. */
+static const uint64_t pause_most_ns = 20ull * NS_PER_MS;
+static const uint64_t pause_least_ns = 64 * 1024;
 
 static uint8_t chunk[CHUNK_BYTES];
 
@@ -40,6 +41,16 @@ bool output_wants_read(const struct output *output, uint64_t now_ns, uint64_t *w
     return true;
 }
 
+static void pause_reading(struct output *output, uint64_t now_ns)
+{
+    if (output->since_pause >= CROWDED_BYTES)
+        output->pause_ns /= 2;
+    else if (output->pause_ns < pause_most_ns)
+        output->pause_ns = output->pause_ns < pause_least_ns ? pause_least_ns : output->pause_ns * 2;
+    output->since_pause = 0;
+    output->paused_until_ns = now_ns + output->pause_ns;
+}
+
 void output_read(struct output *output, uint64_t now_ns)
 {
     ssize_t got = read(output->fd, chunk, sizeof chunk);
@@ -61,8 +72,9 @@ void output_read(struct output *output, uint64_t now_ns)
     else
         output->kept += keep;
     output->waiting.failed = false;
+    output->since_pause += (uint64_t)got;
     if (!output->immediate && got < SMALL_BYTES)
-        output->paused_until_ns = now_ns + pause_ns;
+        pause_reading(output, now_ns);
 }
 
 static bool due(const struct output *output, uint64_t now_ns, uint64_t *wake_ns)

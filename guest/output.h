@@ -4,6 +4,8 @@
 
 #include "channel.h"
 
+enum { OUTPUT_PIPE_BYTES = 1024 * 1024 };
+
 struct output {
     int fd; /* -1: closed */
     uint8_t kind;
@@ -15,6 +17,8 @@ struct output {
     uint64_t kept;   /* of those, bytes sent or waiting to be */
     uint64_t sent_ns;
     uint64_t paused_until_ns;
+    uint64_t pause_ns;    /* length of the last pause */
+    uint64_t since_pause; /* bytes read since it */
     struct bytes waiting;
     size_t waiting_sent;
 };
