@@ -7,13 +7,13 @@ that the box gave is only recorded.
 from __future__ import annotations
 
 import hashlib
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from metalmark.model import OutputLimits, ProtocolError
+from metalmark.model import LayerRefused, OutputLimits, ProtocolError
+from metalmark.oci import Bounds, EntryKind, Tally, TarReader
 from metalmark.system import no_space_told
 
 _BLOCK_BYTES = 64 * 1024
@@ -92,47 +92,51 @@ def unpack_outputs(
     files: list[CollectedFile] = []
     room = limits.files_bytes
     with no_space_told(folder), tar.open("rb") as raw:
-        for path, content, size in _members(raw):
-            if len(files) >= limits.file_count or size > room:
-                truncated = True
-                continue
-            file = _keep(path, content, folder / f"{len(files)}", room)
-            if file.size_bytes < size:
-                # The stream was cut within this file: half of it would be mistaken for the whole.
-                file.kept.unlink()
-                truncated = True
-                break
-            room -= file.size_bytes
-            files.append(file)
+        stream = _Pieces(raw)
+        reader = TarReader(stream, layer=tar.name, tally=Tally(Bounds()))
+        try:
+            for path, size in _regular(reader):
+                if len(files) >= limits.file_count:
+                    truncated = True
+                    break
+                if size > room:
+                    truncated = True
+                    continue
+                files.append(_keep(path, reader.content(), folder / f"{len(files)}"))
+                room -= size
+        except LayerRefused as error:
+            # One that was cut tells nothing of the files before the cut; half a file would be mistaken for the whole.
+            (folder / f"{len(files)}").unlink(missing_ok=True)
+            if not stream.ended:
+                raise ProtocolError("output files came as a malformed tar stream", why=str(error)) from error
+            truncated = True
     return CollectedFiles(files=tuple(files), missing=missing, truncated=truncated)
 
 
-def _members(raw: IO[bytes]) -> Iterator[tuple[str, IO[bytes], int]]:
-    if not raw.peek(1) if hasattr(raw, "peek") else False:
-        return
-    try:
-        with tarfile.open(fileobj=raw, mode="r:", errors="surrogateescape") as archive:
-            for member in archive:
-                # Sparse members are made of holes that their header claims; the agent never sends one.
-                if not member.isreg() or member.issparse():
-                    continue
-                content = archive.extractfile(member)
-                if content is not None:
-                    yield "/" + member.name.lstrip("/"), content, member.size
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise ProtocolError(f"output files came as a malformed tar stream: {error}") from error
+class _Pieces:
+    """The pieces of a file, and whether it was wanted to go on after its end."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self.ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self._raw.read(_BLOCK_BYTES):
+            yield data
+        self.ended = True
 
 
-def _keep(path: str, content: IO[bytes], target: Path, room: int) -> CollectedFile:
+def _regular(reader: TarReader) -> Iterator[tuple[str, int]]:
+    for entry in reader.entries():
+        # Sparse files are made of holes that their header claims; the agent never sends one.
+        if entry.kind is EntryKind.FILE and entry.segments is None:
+            yield "/" + entry.name.decode("utf-8", "surrogateescape"), entry.size_bytes
+
+
+def _keep(path: str, content: Iterable[memoryview], target: Path) -> CollectedFile:
     hasher, size = hashlib.sha256(), 0
     with target.open("xb") as writer:
-        while size < room + 1:
-            try:
-                data = content.read(_BLOCK_BYTES)
-            except tarfile.ReadError:
-                break
-            if not data:
-                break
+        for data in content:
             writer.write(data)
             hasher.update(data)
             size += len(data)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -41,11 +42,50 @@ def test_content_and_digest_are_kept_under_numbers(tmp_path: Path) -> None:
     assert found.files[0].kept.read_bytes() == b"A"
 
 
-@pytest.mark.parametrize("name", ["../../escape", "/../escape", "a/../../escape", "\x1b[2J", "x" * 300, "a\nb"])
+@pytest.mark.parametrize("name", ["\x1b[2J", "x/" * 300 + "x", "a\nb"])
 def test_name_never_decides_where_a_file_goes(tmp_path: Path, name: str) -> None:
     found = unpack_outputs_of(tmp_path, tar_of((name, b"x")))
     assert [file.kept for file in found.files] == [tmp_path / "files/0"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "in.tar"]
+
+
+@pytest.mark.parametrize("name", ["../../escape", "/../escape", "a/../../escape", "x" * 300])
+def test_name_that_no_file_has_is_a_protocol_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ProtocolError):
+        unpack_outputs_of(tmp_path, tar_of((name, b"x")))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "in.tar"]
+
+
+def with_header(block: bytes, **fields: bytes) -> bytes:
+    """A header block with some fields replaced and the checksum made right."""
+    places = {"size": 124, "type": 156}
+    header = bytearray(block)
+    for name, value in fields.items():
+        header[places[name] : places[name] + len(value)] = value
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def test_size_below_zero_is_refused(tmp_path: Path) -> None:
+    """A reader that goes back by it reads the same header for ever."""
+    data = tar_of(("a", b""))
+    negative = with_header(data[:512], size=(2**96 - 512).to_bytes(12, "big"))
+    with pytest.raises(ProtocolError):
+        unpack_outputs_of(tmp_path, data[:512] + negative + bytes(1024))
+
+
+def test_extended_header_is_not_read_into_memory_at_any_length(tmp_path: Path) -> None:
+    limits = OutputLimits(files_bytes=64 * 1024**2, file_count=3)
+    header = with_header(tar_of(("a", b""))[:512], size=b"%011o\0" % (32 * 1024**2), type=b"x")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError):
+            unpack_outputs_of(tmp_path, header + b"x" * (32 * 1024**2), limits)
+        before_ends = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert before_ends < 80 * 1024**2, "what the test itself holds, and no more"
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
