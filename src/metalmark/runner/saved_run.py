@@ -22,6 +22,8 @@ from metalmark.system import no_space_told, sync_folder
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-+=@, ()[]{}~#")
 _NAME_BYTES = 200
+_PATH_BYTES = 1024
+"""Below the folder of output files: what PATH_MAX leaves after a long --save."""
 _DEPTH = 32
 
 
@@ -94,7 +96,8 @@ def _save_iteration(record: IterationRecord, root: Path) -> IterationResult:
 def _place(folder: Path, path: str, number: int) -> Path:
     """Return a new name below a folder that reads like ``path``, and make its parents."""
     parts = [harmless(part) for part in path.split("/") if part not in ("", ".", "..")]
-    target = folder.joinpath(*parts) if parts and len(parts) <= _DEPTH else folder / f"file-{number}"
+    fits = 0 < len(parts) <= _DEPTH and len("/".join(parts)) <= _PATH_BYTES
+    target = folder.joinpath(*parts) if fits else folder / f"file-{number}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

@@ -23,6 +23,14 @@ async def record(folder: Path, *commands: FakeCommand, **changes: object) -> Run
     return await execute(spec, context=surroundings(folder, FakeDriver(*commands)), observer=RunObserver())
 
 
+def renamed(record: RunRecord, names: list[str]) -> RunRecord:
+    """A record of one iteration with other paths of the output files, also such as no archive brings."""
+    iteration = record.iterations[0]
+    files = tuple(replace(file, path=name) for file, name in zip(iteration.collected.files, names, strict=True))
+    changed = replace(iteration, collected=replace(iteration.collected, files=files))
+    return replace(record, iterations=(changed,))
+
+
 async def test_everything_is_kept_and_named(tmp_path: Path) -> None:
     command = FakeCommand(stdout=[b"out\xff"], stderr=[b"err"], files={"/out/a.json": b"{}", "/out/b": b"\xff"})
     save_run(await record(tmp_path, command, iterations=2), tmp_path / "kept")
@@ -50,8 +58,9 @@ async def test_hostile_names_stay_inside_and_lose_nothing(tmp_path: Path) -> Non
         "/~",
         "/-rf",
     ]
-    files = {name: f"{number}".encode() for number, name in enumerate(names)}
-    saved = await record(tmp_path, FakeCommand(files=files))
+    names.append("/" + "/".join(["ü" * 63] * 31))
+    files = {f"/{number:02}": f"{number}".encode() for number in range(len(names))}
+    saved = renamed(await record(tmp_path, FakeCommand(files=files)), names)
     save_run(saved, tmp_path / "kept")
     result = json.loads((tmp_path / "kept/result.json").read_text())
     places = [file["saved"] for file in result["iterations"][0]["output"]["files"]]
