@@ -15,11 +15,16 @@ _SIGINT = 2
 def error_text(error: BaseException) -> str:
     """Return what is shown of an error: what was found, why that stops us, and what to do."""
     if not isinstance(error, MetalmarkError):
-        return f"error: {type(error).__name__}: {error}"
+        return _printable(f"error: {type(error).__name__}: {error}")
     lines = [f"error: {error}"]
     if error.hint:
         lines.append(f"hint: {error.hint}")
-    return "\n".join(lines)
+    return _printable("\n".join(lines))
+
+
+def _printable(text: str) -> str:
+    # Messages hold words of images, registries and guests: an escape sequence among them must not reach the terminal.
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def tell(error: BaseException) -> None:

@@ -18,6 +18,11 @@ def test_text_of_wrong_input_names_flag_and_value() -> None:
     )
 
 
+def test_escape_sequences_do_not_reach_the_terminal() -> None:
+    error = NoSpace("\x1b]0;owned\x07 \ud800 is full", hint="line\n\x9bnext")
+    assert error_text(error) == "error: \\x1b]0;owned\\x07 \\ud800 is full\nhint: line\n\\x9bnext"
+
+
 @pytest.mark.parametrize(
     ("error", "running", "elsewhere"),
     [
