@@ -233,7 +233,7 @@ def _members(path: Path, stream: IO[bytes]) -> Iterator[tuple[str, tarfile.TarIn
                 name = posixpath.normpath(member.name)
                 if _is_plain(name):
                     yield name, member
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise NotAnImage(f"{path} is not a tar file, or it is damaged", why=str(error)) from error
@@ -279,8 +279,8 @@ class _BoundedReads:
         return self._stream.read(count)
 
     def seek(self, offset: int, _whence: int = 0) -> int:
-        if offset > self._longest:
-            raise ValueError(f"a member claims to reach beyond {self._longest} bytes")
+        if not 0 <= offset <= self._longest:
+            raise ValueError(f"a member claims to reach byte {offset} of {self._longest}")
         return self._stream.seek(offset)
 
     def tell(self) -> int:
