@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-from metalmark.model import EXIT_INFRASTRUCTURE, EXIT_SIGNAL_BASE, Canceled, InputError, MetalmarkError
+from metalmark.model import EXIT_INFRASTRUCTURE, EXIT_SIGNAL_BASE, Canceled, InputError, MetalmarkError, printable
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -15,16 +15,12 @@ _SIGINT = 2
 def error_text(error: BaseException) -> str:
     """Return what is shown of an error: what was found, why that stops us, and what to do."""
     if not isinstance(error, MetalmarkError):
-        return _printable(f"error: {type(error).__name__}: {error}")
+        return printable(f"error: {type(error).__name__}: {error}")
     lines = [f"error: {error}"]
     if error.hint:
         lines.append(f"hint: {error.hint}")
-    return _printable("\n".join(lines))
-
-
-def _printable(text: str) -> str:
-    # Messages hold words of images, registries and guests: an escape sequence among them must not reach the terminal.
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+    # Messages hold words of images, registries and guests.
+    return printable("\n".join(lines))
 
 
 def tell(error: BaseException) -> None:

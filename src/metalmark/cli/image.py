@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from metalmark.model import ImageConfig, InputError, Platform, parse_bytes
+from metalmark.model import ImageConfig, InputError, Platform, parse_bytes, printable
 
 app = typer.Typer(
     help="Make OCI images of files, look into images, and keep the local cache in order.",
@@ -196,4 +196,4 @@ def _pair(field: str, text: str) -> tuple[str, str]:
 
 
 def _show(document: dict[str, object], text: str, *, as_json: bool) -> None:
-    sys.stdout.write(json.dumps(document, indent=2) + "\n" if as_json else text)
+    sys.stdout.write(json.dumps(document, indent=2) + "\n" if as_json else printable(text))

@@ -44,6 +44,7 @@ from metalmark.model.outcome import (
 )
 from metalmark.model.phase import Phase, PhaseSpan
 from metalmark.model.platform import Platform
+from metalmark.model.printable import encodable, printable
 from metalmark.model.process import DEFAULT_PATH, ImageConfig, Process, ProcessOverrides, resolve_process
 from metalmark.model.progress import Progress, ProgressSink, ignore_progress
 from metalmark.model.quantity import GIB, KIB, MIB, format_bytes, format_seconds, parse_bytes, parse_seconds
@@ -128,6 +129,7 @@ __all__ = [
     "TransientError",
     "UnsupportedImage",
     "WrongPlatform",
+    "encodable",
     "exit_code",
     "format_bytes",
     "format_seconds",
@@ -135,6 +137,7 @@ __all__ = [
     "parse_bytes",
     "parse_seconds",
     "plan",
+    "printable",
     "resolve_process",
 ]
 

@@ -7,16 +7,29 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from metalmark.model.outcome import Fault, Outcome
 from metalmark.model.phase import Phase
+from metalmark.model.printable import encodable
 
 SCHEMA_VERSION: Literal[1] = 1
 
 
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _encodable(cls, value: object) -> object:
+        # Arguments and paths are bytes to the system; JSON has no way to write those that are no UTF-8.
+        if isinstance(value, str):
+            return encodable(value)
+        if isinstance(value, tuple):
+            return tuple(encodable(part) if isinstance(part, str) else part for part in value)
+        if isinstance(value, dict):
+            return {key: encodable(part) if isinstance(part, str) else part for key, part in value.items()}
+        return value
 
 
 class ImageResult(_Value):

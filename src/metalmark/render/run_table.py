@@ -12,6 +12,7 @@ from metalmark.model import (
     StreamResult,
     format_bytes,
     format_seconds,
+    printable,
 )
 
 _NOTHING = "-"
@@ -29,7 +30,8 @@ def run_table(result: RunResult) -> str:
     lines += _notes(result)
     while lines and not lines[-1]:
         lines.pop()
-    return "\n".join(_printable(line) for line in lines) + "\n"
+    # Names come out of images and guests: an escape sequence among them must not reach the terminal.
+    return "\n".join(printable(line).replace("\n", "\\n") for line in lines) + "\n"
 
 
 def _head(result: RunResult) -> Iterable[str]:
@@ -110,8 +112,3 @@ def _iteration_notes(iteration: IterationResult) -> Iterable[str]:
 
 def _kept(stream: StreamResult) -> str:
     return f"{format_bytes(stream.kept_bytes)} of {format_bytes(stream.written_bytes)}"
-
-
-def _printable(line: str) -> str:
-    # Names come out of images and guests: an escape sequence among them must not reach the terminal.
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
