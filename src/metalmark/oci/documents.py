@@ -32,10 +32,13 @@ class Node:
         """Parse a document whose top is an object.
 
         Raises:
-            NotAnImage: Not JSON, not an object, a name twice in one object, or nested too deep.
+            NotAnImage: Not JSON, not Unicode, not an object, a name twice in one object, or nested too deep.
         """
         try:
-            value = json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant)
+            value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once, parse_constant=_no_constant)
+            if b"\\u" in data:
+                # Half of a surrogate pair can be written so, and by nobody who gets it from here.
+                json.dumps(value, ensure_ascii=False).encode()
         except RecursionError as error:
             raise NotAnImage(f"{what} is nested too deep") from error
         except ValueError as error:

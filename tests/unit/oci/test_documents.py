@@ -25,11 +25,30 @@ def test_fields_are_read_by_their_path() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"3", b'"x"', b"null", b"{", b"NaN", b'{"a": Infinity}', b'{"a": 1, "a": 2}', b"[" * 50_000]
+    "data",
+    [
+        b"3",
+        b'"x"',
+        b"null",
+        b"{",
+        b"NaN",
+        b'{"a": Infinity}',
+        b'{"a": 1, "a": 2}',
+        b"[" * 50_000,
+        b'{"a": "\\ud800"}',
+        b'{"\\udfff": 1}',
+        b'{"a": "\xed\xa0\x80"}',
+        b'{"a": "\xff"}',
+        '{"a": 1}'.encode("utf-16"),
+    ],
 )
 def test_what_cannot_be_read_alike_by_all_is_refused(data: bytes) -> None:
     with pytest.raises(NotAnImage, match="it"):
         node(data)
+
+
+def test_characters_beyond_the_first_plane_can_be_escaped() -> None:
+    assert node(rb'{"a": "\ud83d\ude00"}').get("a").text() == "\U0001f600"
 
 
 def test_foreign_text_is_shown_short_and_harmless() -> None:
