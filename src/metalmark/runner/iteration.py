@@ -211,8 +211,10 @@ async def _collect(bench: Bench, box: Box, course: _Course, folder: Path) -> Non
     finally:
         spool.close()
     truncated = done.truncated or spool.overflowed
+    # Of what the box says, only what it was asked for.
+    missing = tuple(pattern for pattern in spec.outputs if pattern in done.missing)
     course.collected = await in_thread(
-        lambda: unpack_outputs(spool.path, folder / "files", limits, missing=done.missing, truncated=truncated)
+        lambda: unpack_outputs(spool.path, folder / "files", limits, missing=missing, truncated=truncated)
     )
     spool.path.unlink()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from signal import SIGKILL
 
 from metalmark.model import (
     Canceled,
@@ -63,8 +64,11 @@ def verdict_of_end(
     match exited.ending:
         case Ending.EXITED:
             return Verdict(outcome=outcome, exit_code=exited.code)
-        case Ending.SIGNALED | Ending.OUT_OF_MEMORY:
-            return _verdict(outcome, signal=exited.code or 9)
+        case Ending.SIGNALED:
+            return _verdict(outcome, signal=exited.code or int(SIGKILL))
+        case Ending.OUT_OF_MEMORY:
+            # The first process may have exited before it was its turn, because it had lost another.
+            return _verdict(outcome, signal=int(SIGKILL))
         case Ending.NOT_FOUND:
             error = _refused(f"command {argv[0]!r} was not found in the image", exited, hint="check the path and PATH")
         case Ending.NOT_EXECUTABLE:

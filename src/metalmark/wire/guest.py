@@ -126,6 +126,11 @@ class Ending(IntEnum):
     """The agent could not start it for another reason; CODE is the errno."""
 
 
+_MOST_CODES = {Ending.EXITED: 255, Ending.SIGNALED: 64, Ending.OUT_OF_MEMORY: 64}
+_MOST_ERRNO = 4095
+"""MAX_ERRNO of the kernel."""
+
+
 class GetTag(IntEnum):
     """Fields of GET: answer with a tar stream of DATA frames, then DONE."""
 
@@ -289,12 +294,15 @@ class Exited:
         """Read the payload of an EXITED frame.
 
         Raises:
-            ProtocolError: Malformed, or an ending that this version does not know.
+            ProtocolError: Malformed, an ending that this version does not know, or a code that no process ends with.
         """
         fields, tag = Fields(payload), ExitTag
+        ending, code = _ending(fields.integer(tag.ENDING, Ending.FAILED)), fields.integer(tag.CODE)
+        if code > _MOST_CODES.get(ending, _MOST_ERRNO):
+            raise ProtocolError(f"the guest agent reports ending {ending.name.lower()} with code {code}")
         return cls(
-            ending=_ending(fields.integer(tag.ENDING, Ending.FAILED)),
-            code=fields.integer(tag.CODE),
+            ending=ending,
+            code=code,
             started_ns=fields.integer(tag.STARTED_NS),
             ended_ns=fields.integer(tag.ENDED_NS),
             user_us=fields.integer(tag.USER_US),

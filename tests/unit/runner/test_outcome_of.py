@@ -24,6 +24,11 @@ def test_every_ending_has_an_outcome(ending: Ending) -> None:
         assert "why" in verdict.error.message
 
 
+def test_out_of_memory_is_a_kill_whatever_the_first_process_made_of_it() -> None:
+    verdict = verdict_of_end(exited(Ending.OUT_OF_MEMORY, 1), argv=("x",))
+    assert (verdict.signal, verdict.exit_code) == (9, 137)
+
+
 def test_what_the_runner_did_beats_how_the_command_took_it() -> None:
     end = exited(Ending.EXITED, 0)
     assert verdict_of_end(end, argv=("x",), timed_out=True).outcome is Outcome.TIMED_OUT

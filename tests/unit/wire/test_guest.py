@@ -133,6 +133,27 @@ def test_another_protocol_and_unknown_endings_are_refused() -> None:
         Exited.parse(pack([(ExitTag.ENDING, 77)]))
 
 
+@pytest.mark.parametrize(
+    ("ending", "code", "good"),
+    [
+        (0, 255, True),
+        (0, 256, False),
+        (0, 2**64 - 1, False),
+        (1, 64, True),
+        (1, 65, False),
+        (7, 5, True),
+        (7, 2**32, False),
+    ],
+)
+def test_codes_that_no_process_ends_with_are_refused(ending: int, code: int, good: bool) -> None:
+    payload = pack([(ExitTag.ENDING, ending), (ExitTag.CODE, code)])
+    if good:
+        assert Exited.parse(payload).code == code
+        return
+    with pytest.raises(ProtocolError, match=str(code)):
+        Exited.parse(payload)
+
+
 @given(payload=st.binary(max_size=80))
 def test_noise_gives_a_message_or_a_protocol_error(payload: bytes) -> None:
     for parse in (Exited.parse, Done.parse, Hello.parse, Ready.parse, Clock.parse, Fault.parse, credit_of):
