@@ -23,26 +23,32 @@ _GONE = frozenset((errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF))
 
 @dataclass(frozen=True, kw_only=True)
 class LiveOutput:
-    """Where the two streams go. The same descriptor twice is fine."""
+    """Where the two streams go. The same descriptor twice is fine, and so are two of one pipe."""
 
     stdout: int
     stderr: int
 
     async def forward(self, spool: OutputSpool) -> None:
         """Forward both streams up to their end."""
+        turn = anyio.Lock()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_forward, spool.stdout, self.stdout)
-            tasks.start_soon(_forward, spool.stderr, self.stderr)
+            tasks.start_soon(_forward, spool.stdout, self.stdout, turn)
+            tasks.start_soon(_forward, spool.stderr, self.stderr, turn if self._one_target() else anyio.Lock())
+
+    def _one_target(self) -> bool:
+        return os.path.sameopenfile(self.stdout, self.stderr)
 
 
-async def _forward(spool: StreamSpool, descriptor: int) -> None:
+async def _forward(spool: StreamSpool, descriptor: int, turn: anyio.Lock) -> None:
     offset = 0
     blocks = not stat.S_ISREG(os.fstat(descriptor).st_mode)
     while data := await spool.read(offset, _CHUNK_BYTES if blocks else 16 * _CHUNK_BYTES):
         try:
-            if blocks:
-                await _writable(descriptor)
-            offset += os.write(descriptor, data)
+            # Two streams into one pipe: what it was found to have room for must not be used up by the other.
+            async with turn:
+                if blocks:
+                    await _writable(descriptor)
+                offset += os.write(descriptor, data)
         except BlockingIOError:
             continue
         except OSError as error:

@@ -79,3 +79,23 @@ async def test_device_that_cannot_be_waited_for(tmp_path: Path) -> None:
         with anyio.fail_after(5):
             await LiveOutput(stdout=null, stderr=null).forward(spool)
     os.close(null)
+
+
+@pytest.mark.parametrize("duplicate", [False, True])
+async def test_two_streams_into_one_pipe(tmp_path: Path, *, duplicate: bool) -> None:
+    read, write = os.pipe()
+    other = os.dup(write) if duplicate else write
+    received = bytearray()
+    with OutputSpool(tmp_path / "s", OutputLimits()) as spool:
+        spool.take(Stream.STDOUT, b"o" * 200_000)
+        spool.take(Stream.STDERR, b"e" * 200_000)
+        spool.end()
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(LiveOutput(stdout=write, stderr=other).forward, spool)
+                while len(received) < 400_000:
+                    await anyio.wait_readable(read)
+                    received += os.read(read, 5000)
+    assert received.count(b"o") == received.count(b"e") == 200_000
+    for descriptor in {read, write, other}:
+        os.close(descriptor)
