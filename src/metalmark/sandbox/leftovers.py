@@ -76,6 +76,9 @@ class BoxRecord:
     def open(cls, folders: Folders, name: str) -> Iterator[BoxRecord]:
         """Make the folders of a box, owned by this process, and remove them on leaving.
 
+        A box of which something could not be taken down, a process stuck in the kernel say, keeps its workspace with
+        the record, for the sweep that comes after this process.
+
         Args:
             folders: The user's folders.
             name: The box's name; ``[a-z0-9-]``, at most 32 characters, in use by no other box.
@@ -103,7 +106,8 @@ class BoxRecord:
         finally:
             # The workspace last: as long as it is there, a sweep knows of the rest.
             shutil.rmtree(record.disk, ignore_errors=True)
-            shutil.rmtree(record.workspace, ignore_errors=True)
+            if not _is_left(record.workspace):
+                shutil.rmtree(record.workspace, ignore_errors=True)
 
     def record(self, kind: Kind, identifier: str) -> None:
         """Write down a thing that is about to be made."""
@@ -262,6 +266,16 @@ def _undo_loops(prefixes: tuple[str, ...], recorded: list[str]) -> Iterator[_Ste
             yield Kind.LOOP, str(loop.device), str(error)
         else:
             yield Kind.LOOP, str(loop.device), ""
+
+
+def _is_left(workspace: Path) -> bool:
+    """Whether there still is a recorded cgroup or process of a box that was taken down."""
+    _, resources = read_record(workspace)
+    names = {item.id for item in resources if item.kind is Kind.CGROUP}
+    if names and any(folder.exists() for name in names for folder in BoxCgroup(read_layout(), name).folders()):
+        return True
+    processes = (_identity(item.id) for item in resources if item.kind is Kind.PROCESS)
+    return any(identity is not None and is_alive(identity) for identity in processes)
 
 
 def _owner_lives(workspace: Path) -> bool:

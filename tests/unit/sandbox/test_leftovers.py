@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from metalmark.model import InputError
-from metalmark.sandbox.leftovers import OWNER_FILE, BoxRecord, Kind, note, read_record, sweep
+from metalmark.sandbox.leftovers import OWNER_FILE, BoxRecord, Kind, note, note_process, read_record, sweep
 from metalmark.system import Folders, folders, own_identity
 
 
@@ -41,6 +41,15 @@ def test_a_box_has_two_folders_and_an_owner_while_it_is_open(places: Folders) ->
         assert record.workspace.is_dir()
     assert not record.workspace.exists()
     assert not record.disk.exists()
+
+
+def test_a_box_that_could_not_be_taken_down_keeps_its_record_for_the_next_sweep(places: Folders) -> None:
+    with BoxRecord.open(places, "stuck") as record:
+        note_process(record.workspace, os.getpid())
+    assert not record.disk.exists()
+    owner, resources = read_record(record.workspace)
+    assert owner == own_identity()
+    assert [item.kind for item in resources] == [Kind.PROCESS]
 
 
 @pytest.mark.parametrize("name", ["", "a" * 33, "Up", "a/b", "..", "a b", "ä"])
