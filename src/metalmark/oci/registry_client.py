@@ -140,7 +140,7 @@ class RegistryClient:
             target = url.join(response.headers.get("Location", ""))
             if target.scheme != "https" and not (target.scheme == "http" and url.scheme == "http"):
                 raise RegistryDenied(
-                    f"{self._reference.registry} redirected to {shown(str(target))}",
+                    f"{self._reference.registry} redirected to {_place(target)}",
                     why="a redirect from https must stay on https",
                 )
             url = target
@@ -170,7 +170,7 @@ class RegistryClient:
         realm = httpx.URL(challenge.parameters.get("realm", ""))
         if not self._may_have_credentials(realm):
             raise RegistryDenied(
-                f"{self._reference.registry} names {shown(str(realm))} as its token service",
+                f"{self._reference.registry} names {_place(realm)} as its token service",
                 why="credentials are not sent there without TLS",
             )
         service = challenge.parameters.get("service", "")
@@ -249,3 +249,8 @@ class RegistryClient:
             hint=f"log in with `docker login {registry}` or `podman login {registry}`,"
             " or give --authfile or --token-file",
         )
+
+
+def _place(url: httpx.URL) -> str:
+    """Return where an address leads, without what may be secret in it: a password, a signed query."""
+    return shown(f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}{url.path}")

@@ -55,3 +55,10 @@ async def test_other_errors_end_it_at_once(client: RegistryClient) -> None:
 async def test_a_token_service_without_tls_gets_nothing(client: RegistryClient, realm: str) -> None:
     with pytest.raises(RegistryDenied, match="TLS"):
         await client._fetch_token(Challenge(scheme="bearer", parameters={"realm": realm}), None)
+
+
+async def test_what_may_be_secret_in_an_address_is_not_shown(client: RegistryClient) -> None:
+    challenge = Challenge(scheme="bearer", parameters={"realm": "http://user:hidden@t.io:81/token?signature=hidden"})
+    with pytest.raises(RegistryDenied, match=r"http://t\.io:81/token") as caught:
+        await client._fetch_token(challenge, None)
+    assert "hidden" not in str(caught.value)
