@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+_LOG_BYTES = 4 * 1024 * 1024
+"""How much of the end of a console log is shown: the guest may write as much as it likes."""
+
 
 class RunDisplay(RunObserver):
     """Writes to standard error; progress only where that is a terminal."""
@@ -38,7 +41,9 @@ class RunDisplay(RunObserver):
 
     def debug_log(self, path: Path) -> None:
         """Show the console log: this is what was asked for with --debug-boot."""
-        text = path.read_bytes().decode("utf-8", "replace")
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - _LOG_BYTES))
+            text = log.read(_LOG_BYTES).decode("utf-8", "replace")
         for line in text.splitlines():
             self.say("console: " + "".join(char if char.isprintable() else " " for char in line))
 

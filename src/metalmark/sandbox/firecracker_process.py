@@ -80,7 +80,8 @@ class FirecrackerProcess:
     def _spawn(self) -> None:
         spec = self._spec
         argv = [str(self._binary), "--api-sock", _API, "--id", spec.name, "--level", "Warning"]
-        output = spec.workspace / ("console.log" if spec.debug_boot else "firecracker.out")
+        # The guest has a serial port in any case, and a file that it writes to could fill the host's disk.
+        output = spec.workspace / "console.log" if spec.debug_boot else Path(os.devnull)
         with self._log.open("wb") as errors, output.open("wb") as console:
             self.child = spawn(
                 argv, cwd=spec.workspace, stdout=console, stderr=errors, cgroup_procs=self.cgroup.vmm_files

@@ -86,6 +86,8 @@ async def test_life_of_a_box_with_a_fake_firecracker(settings: DriverSettings, t
         process = box._process
         assert process is not None
         assert process.child is not None
+        # What the guest's serial port prints goes nowhere: it could fill the disk.
+        assert Path(f"/proc/{process.child.pid}/fd/1").readlink() == Path(os.devnull)
         threads = vcpu_threads(process.child.pid)
         assert len(threads) == 2
         assert all(os.sched_getaffinity(thread) == {0} for thread in threads)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -47,3 +48,12 @@ def test_console_log_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str
     told = capsys.readouterr().err
     assert "\x1b" not in told
     assert told.splitlines()[1] == "console: end"
+
+
+def test_of_an_endless_console_log_the_end_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with (tmp_path / "console.log").open("wb") as log:
+        log.truncate(2**40)
+        log.seek(0, os.SEEK_END)
+        log.write(b"\nthe end")
+    RunDisplay(quiet=False).debug_log(tmp_path / "console.log")
+    assert capsys.readouterr().err.splitlines()[-1] == "console: the end"
