@@ -17,6 +17,7 @@ app = typer.Typer(
     help="Make OCI images of files, look into images, and keep the local cache in order.",
     rich_markup_mode=None,
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -80,8 +81,9 @@ def pack(  # noqa: PLR0917 - the signature is the table of flags, all given by n
 
     if (layout is None) == (archive is None):
         raise InputError(
-            "-o/-t", "neither" if layout is None else "both", "name one place for the image",
-            hint="-o FOLDER writes an OCI layout, -t FILE a tar file",
+            "--layout" if layout is None else "--archive", "" if archive is None else str(archive),
+            "nowhere to write the image is named" if layout is None else f"--layout {layout} names a place already",
+            hint="-o FOLDER writes an OCI layout, -t FILE a tar file: give one of them",
         )  # fmt: skip
     if compress not in tuple(Compression):
         raise InputError("--compress", compress, "there is no such choice", hint="use none, gzip or zstd")

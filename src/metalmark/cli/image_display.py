@@ -69,6 +69,10 @@ def description_json(found: ImageDescription) -> dict[str, object]:
     }
 
 
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"
+
+
 def description_text(found: ImageDescription) -> str:
     """Return what ``image inspect`` prints."""
     config = found.config
@@ -85,7 +89,7 @@ def description_text(found: ImageDescription) -> str:
         ("user", config.user),
         *(("env", entry) for entry in config.env),
         *(("label", f"{name}={value}") for name, value in sorted(config.labels.items())),
-        ("size", f"{format_bytes(found.size_bytes)} in {len(found.layers)} layers"),
+        ("size", f"{format_bytes(found.size_bytes)} in {_layers(len(found.layers))}"),
     ]
     layers = [
         ("layer", "size", "media type"),

@@ -125,7 +125,7 @@ class JobOptions:
         if self.user == "":
             raise InputError("--user", self.user, "it is empty", hint="leave it out for the image's own user")
         return ProcessOverrides(
-            entrypoint=None if self.entrypoint is None else tuple(self.entrypoint),
+            entrypoint=None if self.entrypoint is None else _entrypoint(self.entrypoint),
             cmd=cmd,
             env=dict(_variable(entry) for entry in self.env),
             workdir=self.workdir,
@@ -269,6 +269,11 @@ def _variable(entry: str) -> tuple[str, str]:
     if not equals or not _ENV_NAME.fullmatch(name) or "\0" in value:
         raise InputError("--env", entry, "a variable is NAME=VALUE, and the value may be empty")
     return name, value
+
+
+def _entrypoint(words: Sequence[str]) -> tuple[str, ...]:
+    """Understand one empty word as no entrypoint, as `docker run --entrypoint ''` does."""
+    return () if list(words) == [""] else tuple(words)
 
 
 def _output(pattern: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Run benchmarks on this machine.",
     rich_markup_mode=None,
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -35,7 +37,14 @@ class _RunCommand(TyperCommand):
         """Take the command after ``--`` out of the words, and write lists as repeated flags."""
         own, ctx.meta[_AFTER_DASHES] = split_words(args)
         valued = {name for option in self.params if not getattr(option, "is_flag", False) for name in option.opts}
-        return super().parse_args(ctx, repeat_flags(own, lists=_LISTS, valued=frozenset(valued) - _LISTS))
+        # The parser's own words for too many arguments do not say what would be right.
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, repeat_flags(own, lists=_LISTS, valued=frozenset(valued) - _LISTS))
+        if rest and not ctx.resilient_parsing:
+            raise InputError(
+                "IMAGE", rest[0], "one image is named already", hint=f"put a command after --: -- {shlex.join(rest)}"
+            )
+        return rest
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """Name what may follow the flags."""
@@ -84,7 +93,9 @@ def run(  # noqa: PLR0917  # the signature is the table of flags, all given by n
     ] = False,
     entrypoint: Annotated[
         list[str] | None,
-        typer.Option(metavar="WORD...", help="Replace the image's ENTRYPOINT, and drop its CMD.", show_default=False),
+        typer.Option(
+            metavar="WORD...", help="Replace the image's ENTRYPOINT, and drop its CMD; '' is none.", show_default=False
+        ),
     ] = None,
     cmd: Annotated[
         list[str] | None, typer.Option(metavar="WORD...", help="Replace the image's CMD.", show_default=False)

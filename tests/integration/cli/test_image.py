@@ -53,8 +53,8 @@ def test_packs_and_inspects(program: Path, tmp_path: Path) -> None:
 
 def test_packing_says_what_is_missing(program: Path, tmp_path: Path) -> None:
     for words, told in (
-        (("pack", program), "-o/-t"),
-        (("pack", program, "-o", tmp_path / "a", "-t", tmp_path / "b"), "-o/-t"),
+        (("pack", program), "-o FOLDER"),
+        (("pack", program, "-o", tmp_path / "a", "-t", tmp_path / "b"), "names a place already"),
         (("pack", tmp_path / "none", "-o", tmp_path / "a"), "no such file"),
         (("pack", program, "-o", tmp_path / "a", "--env", "novalue"), "--env"),
         (("pack", program, "-o", tmp_path / "a", "--compress", "xz"), "--compress"),

@@ -32,8 +32,8 @@ def test_packs_for_the_platform_that_was_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "field"),
     [
-        ((), "-o/-t"),
-        (("-o", "a", "-t", "b"), "-o/-t"),
+        ((), "--layout"),
+        (("-o", "a", "-t", "b"), "--archive"),
         (("-o", "a", "--env", "=x"), "--env"),
         (("-o", "a", "--label", "x"), "--label"),
         (("-o", "a", "--compress", "xz"), "--compress"),

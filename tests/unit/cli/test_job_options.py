@@ -95,6 +95,11 @@ def test_command_after_dashes_replaces_cmd_and_not_the_entrypoint() -> None:
     assert (overrides.cmd, overrides.entrypoint) == (("a", "b"), None)
 
 
+def test_empty_entrypoint_is_none_at_all() -> None:
+    assert job(entrypoint=[""], cmd=["ls"]).overrides.entrypoint == ()
+    assert job(entrypoint=["", "x"]).overrides.entrypoint == ("", "x")
+
+
 def test_command_after_dashes_and_cmd_contradict_each_other() -> None:
     with pytest.raises(InputError, match="--cmd"):
         job(command=["a"], cmd=["b"])
