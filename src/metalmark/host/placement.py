@@ -105,9 +105,8 @@ def _place_requested(topology: Topology, vcpus: int, requested: tuple[int, ...])
     cpus = requested[:vcpus]
     warnings: list[str] = []
     if len(requested) > vcpus:
-        warnings.append(
-            f"of --cpus {text} only {format_cpu_list(cpus)} is used, since the box has {vcpus} virtual CPUs"
-        )
+        used = format_cpu_list(cpus)
+        warnings.append(f"of --cpus {text} only {used} is used, since the box has --vcpus {vcpus}")
     free = tuple(cpu for cpu in topology.allowed if cpu not in cpus)
     # Spare CPUs that the user named were named for the benchmark: helpers go there only when nothing else is left.
     unnamed = tuple(cpu for cpu in free if cpu not in requested)

@@ -100,7 +100,7 @@ def check_user_namespaces(examination: Examination) -> Finding:
     """User namespaces, and what may keep an ordinary user from making one."""
     facts = examination.facts
     spaces = facts.user_namespaces
-    why = "an ordinary user's sandbox none lives in one, and passt (--network) locks itself into one"
+    why = "passt, which carries --network, locks itself into one"
     name = "user-namespaces"
     if not spaces.supported and spaces.limit != 0:
         fix = "use a kernel with CONFIG_USER_NS"

@@ -81,8 +81,8 @@ class NoneDriver(Driver):
     def _require(self) -> None:
         if not self._settings.allow_none:
             raise SandboxUnavailable(
-                "the sandbox none runs the image's programs directly on this machine",
-                why="they could do whatever this user can",
+                "it was not allowed",
+                why="it runs the image's programs directly on this machine, where they can do whatever this user can",
                 hint="give --danger-allow-no-sandbox if you trust the image, or choose another --sandbox",
             )
         if not has_privilege():

@@ -92,6 +92,7 @@ def test_spare_requested_cpus_stay_free_of_helpers() -> None:
     assert placed.cpus == (2,)
     assert placed.helper_cpus == (0,)
     assert "only 2 is used" in placed.warnings[0]
+    assert "--vcpus 1" in placed.warnings[0]
 
 
 @pytest.mark.parametrize(
