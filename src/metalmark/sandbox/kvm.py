@@ -25,6 +25,9 @@ PROBE_LIMIT_S: Final = 2.0
 _LOOP_LIMIT_MS: Final = 5.0
 """20,000 turns take 0.02 ms on a CPU, about 30 ms in an emulator; nothing real is in between."""
 
+_PROBE: Final = ("-P", "-m", "metalmark.sandbox.kvm")
+"""-P: no module of the folder that the user happens to be in, which may hold a stranger's files, is imported."""
+
 
 class KvmState(StrEnum):
     """What a probe found."""
@@ -59,7 +62,7 @@ async def probe_kvm(device: Path = Path("/dev/kvm"), *, limit_s: float = PROBE_L
             hint="load kvm_intel or kvm_amd, switch virtualisation on in the firmware, or allow nested virtualisation",
         )
     try:
-        completed = await run([sys.executable, "-m", "metalmark.sandbox.kvm", str(device)], timeout_s=limit_s)
+        completed = await run([sys.executable, *_PROBE, str(device)], timeout_s=limit_s)
     except PhaseTimeout:
         return KvmProbe(state=KvmState.EMULATED, reason=f"a guest of ten instructions did not end in {limit_s:g} s")
     except ToolMissing as error:
