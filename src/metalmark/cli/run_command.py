@@ -101,6 +101,7 @@ async def _run_and_show(
         ensure_private(place)
     await in_thread(sweep, places)
     with spool_folder(places.state / "spool") as spool, _access(request, environment, spool) as access:
+        live = LiveOutput(stdout=_STDERR if request.as_json else _STDOUT, stderr=_STDERR)
         context = ExecutionContext(
             images=CachedImages(ImageCache(places.cache), access),
             sandboxes=MachineSandboxes(_settings(request, places)),
@@ -108,12 +109,14 @@ async def _run_and_show(
             spool=spool,
             topology=read_topology(),
             stop=stop,
-            live=LiveOutput(stdout=_STDERR if request.as_json else _STDOUT, stderr=_STDERR),
+            live=live,
             keep_output=request.as_json or request.save is not None,
             debug_boot=request.debug_boot,
         )
         record = await execute(request.spec, context=context, observer=display)
         display.close()
+        if live.within_line:
+            display.say("")
         return _show(record, request, display)
 
 

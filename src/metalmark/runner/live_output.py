@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.lowlevel
@@ -21,25 +22,37 @@ _CHUNK_BYTES = 4096
 _GONE = frozenset((errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class LiveOutput:
     """Where the two streams go. The same descriptor twice is fine, and so are two of one pipe."""
 
     stdout: int
     stderr: int
+    within_line: bool = field(default=False, init=False)
+    """What was last written to where standard error goes did not end its line."""
 
     async def forward(self, spool: OutputSpool) -> None:
         """Forward both streams up to their end."""
         turn = anyio.Lock()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_forward, spool.stdout, self.stdout, turn)
-            tasks.start_soon(_forward, spool.stderr, self.stderr, turn if self._one_target() else anyio.Lock())
+            if self._is_one_file():
+                tasks.start_soon(_forward, spool.stdout, self.stdout, turn, self._note_end)
+            else:
+                tasks.start_soon(_forward, spool.stdout, self.stdout, anyio.Lock(), _ignore)
+            tasks.start_soon(_forward, spool.stderr, self.stderr, turn, self._note_end)
 
-    def _one_target(self) -> bool:
+    def _is_one_file(self) -> bool:
         return os.path.sameopenfile(self.stdout, self.stderr)
 
+    def _note_end(self, last: bytes) -> None:
+        self.within_line = last != b"\n"
 
-async def _forward(spool: StreamSpool, descriptor: int, turn: anyio.Lock) -> None:
+
+def _ignore(last: bytes) -> None:
+    del last
+
+
+async def _forward(spool: StreamSpool, descriptor: int, turn: anyio.Lock, note_last: Callable[[bytes], None]) -> None:
     offset = 0
     blocks = not stat.S_ISREG(os.fstat(descriptor).st_mode)
     while data := await spool.read(offset, _CHUNK_BYTES if blocks else 16 * _CHUNK_BYTES):
@@ -48,7 +61,9 @@ async def _forward(spool: StreamSpool, descriptor: int, turn: anyio.Lock) -> Non
             async with turn:
                 if blocks:
                     await _writable(descriptor)
-                offset += os.write(descriptor, data)
+                written = os.write(descriptor, data)
+            offset += written
+            note_last(data[written - 1 : written])
         except BlockingIOError:
             continue
         except OSError as error:

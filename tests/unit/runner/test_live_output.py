@@ -99,3 +99,29 @@ async def test_two_streams_into_one_pipe(tmp_path: Path, *, duplicate: bool) -> 
     assert received.count(b"o") == received.count(b"e") == 200_000
     for descriptor in {read, write, other}:
         os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "one_file", "within"),
+    [
+        (b"", b"", True, False),
+        (b"abc", b"", True, True),
+        (b"abc\n", b"", True, False),
+        (b"abc", b"", False, False),
+        (b"abc\n", b"e", False, True),
+    ],
+)
+async def test_unfinished_line_where_standard_error_goes_is_known(
+    tmp_path: Path, stdout: bytes, stderr: bytes, *, one_file: bool, within: bool
+) -> None:
+    with (
+        (tmp_path / "out").open("wb") as out,
+        (tmp_path / "err").open("wb") as err,
+        OutputSpool(tmp_path / "s", OutputLimits()) as spool,
+    ):
+        live = LiveOutput(stdout=err.fileno() if one_file else out.fileno(), stderr=err.fileno())
+        spool.take(Stream.STDOUT, stdout)
+        spool.take(Stream.STDERR, stderr)
+        spool.end()
+        await live.forward(spool)
+    assert live.within_line is within
