@@ -11,7 +11,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,7 +136,8 @@ def _free_device() -> Path:
     device = Path(f"/dev/loop{number}")
     if not device.exists():
         # Without devtmpfs, in a container say, the kernel makes the device and nobody makes its node.
-        os.mknod(device, 0o60600, os.makedev(7, number))
+        with suppress(FileExistsError):  # another box was faster
+            os.mknod(device, 0o60600, os.makedev(7, number))
     return device
 
 

@@ -51,8 +51,10 @@ def find_tool(name: str, *, hint: str = "", path: str | None = None) -> str:
     Raises:
         ToolMissing: It is not installed.
     """
-    search = (path if path is not None else os.environ.get("PATH", "")) + ":/usr/local/sbin:/usr/sbin:/sbin"
-    found = shutil.which(name, path=search)
+    named = (path if path is not None else os.environ.get("PATH", "")).split(":")
+    # An empty or relative entry means the current folder, which may hold a stranger's programs.
+    search = (*(folder for folder in named if folder.startswith("/")), "/usr/local/sbin", "/usr/sbin", "/sbin")
+    found = shutil.which(name, path=":".join(search))
     if found is None:
         raise ToolMissing(f"{name} is not installed", hint=hint or "run `metalmark host setup`")
     return found

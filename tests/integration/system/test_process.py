@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from metalmark.model import InputError, NoPermission, PhaseTimeout, ToolMissing
-from metalmark.system import Child, identity_of, is_alive, monotonic_s, own_identity, run, spawn, start_ticks
+from metalmark.system import Child, find_tool, identity_of, is_alive, monotonic_s, own_identity, run, spawn, start_ticks
 
 pytestmark = pytest.mark.anyio
 
@@ -220,3 +220,17 @@ def test_a_zombie_is_not_alive() -> None:
 
 def test_own_identity_is_alive() -> None:
     assert is_alive(own_identity())
+
+
+@pytest.mark.parametrize("path", ["", ":", ".", "bin:/nowhere"])
+async def test_no_tool_is_taken_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    for folder in (tmp_path, tmp_path / "bin"):
+        folder.mkdir(exist_ok=True)
+        (folder / "a-strangers-tool").write_text("#!/bin/sh\n")
+        (folder / "a-strangers-tool").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ToolMissing):
+        find_tool("a-strangers-tool", path=path)
+    assert find_tool("a-strangers-tool", path=f"{path}:{tmp_path}/bin") == f"{tmp_path}/bin/a-strangers-tool"
