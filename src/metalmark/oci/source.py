@@ -6,6 +6,7 @@ Prefixes are skopeo's: ``oci:PATH[:TAG]``, ``oci-archive:PATH[:TAG]``, ``docker-
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -83,6 +84,8 @@ def parse_source(text: str, *, field: str = "IMAGE") -> ImageSource:
 
 
 def _registry(text: str, field: str) -> ImageSource:
+    if not text:
+        raise InputError(field, text, "a reference is missing after the prefix", hint="write docker://HOST/REPOSITORY")
     return ImageSource(kind=SourceKind.REGISTRY, location=str(Reference.parse(text, field=field)))
 
 
@@ -112,9 +115,7 @@ def _find_path(text: str) -> tuple[Path, str] | None:
 
 
 def _missing(text: str) -> ImageNotFound:
-    return ImageNotFound(
-        f"there is no {text}", why="the image was looked for there", hint="check the path: ls -d " + text
-    )
+    return ImageNotFound(f"there is no file or folder {text}", hint=f"check the path: ls -d {shlex.quote(text)}")
 
 
 def _checked(kind: SourceKind, path: Path, selector: str) -> ImageSource:

@@ -74,7 +74,7 @@ def test_bad_images_are_told_and_leave_nothing(tmp_path: Path) -> None:
     with StandInRegistry(Behaviour(users={"me": "pw"})) as registry:
         registry.push(FakeImage())
         for name, code, told in (
-            ("/no/such", 1, "there is no /no/such"),
+            ("/no/such", 1, "there is no file or folder /no/such"),
             (str(tmp_path / "text"), 1, "not a tar file"),
             ("alpine", 2, "docker.io/alpine"),
             (f"{registry.name}/app:x", 1, "anonymous"),

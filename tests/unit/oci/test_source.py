@@ -93,6 +93,17 @@ def test_a_name_that_is_neither_path_nor_reference_says_both() -> None:
     assert "docker.io/alpine:3.20" in caught.value.hint
 
 
+def test_a_prefix_alone_is_told_from_a_missing_registry() -> None:
+    with pytest.raises(InputError, match="after the prefix"):
+        parse_source("docker://")
+
+
+def test_a_missing_path_is_named_and_quoted_in_its_hint() -> None:
+    with pytest.raises(ImageNotFound, match=r"no file or folder \./no such") as caught:
+        parse_source("./no such")
+    assert caught.value.hint.endswith("ls -d './no such'")
+
+
 @pytest.mark.parametrize("text", ["", "  ", "a\0b", "docker-daemon:x:y", "containers-storage:x", "dir:/tmp", "oci:"])
 def test_what_cannot_be_meant_is_refused(text: str) -> None:
     with pytest.raises(InputError):
