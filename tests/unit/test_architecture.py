@@ -26,7 +26,6 @@ TESTED_ELSEWHERE = {
     "cli/main.py": "tests/integration/test_command_line.py",
     "cli/reference.py": "tests/integration/test_command_line.py",
     "cli/run_command.py": "tests/machine/runner/test_run_command.py",
-    "cli/runner.py": "tests/integration/test_command_line.py",
     "cli/selftest_command.py": "tests/machine/runner/test_selftest.py",
     "oci/bounds.py": "tests/integration/oci/test_odd_trees.py",
     "oci/ext4.py": "tests/integration/oci/test_rootfs.py",

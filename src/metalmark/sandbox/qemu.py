@@ -21,6 +21,7 @@ from metalmark.sandbox.qemu_installation import QemuInstallation, find_qemu
 from metalmark.sandbox.qemu_process import QemuProcess
 from metalmark.sandbox.settings import DriverSettings
 from metalmark.sandbox.tsc import tsc_khz
+from metalmark.sandbox.vmm_user import VmmUser, vmm_user
 from metalmark.system import in_thread
 
 DRIVERS: Final = ("virtio_mmio", "virtio_blk", "virtio_console", "squashfs", "overlay", "ext4")
@@ -37,6 +38,7 @@ class QemuBox(MicrovmBox):
         self._driver = driver
         self._process: QemuProcess | None = None
         self._installation: QemuInstallation | None = None
+        self._user: VmmUser | None = None
         self.accelerator = Accelerator.TCG
         self._watching = anyio.CancelScope()
 
@@ -48,6 +50,8 @@ class QemuBox(MicrovmBox):
         boot = await driver.boot(network=self.spec.network)
         if self.spec.network:
             await self._choose_network()
+        kvm_device = driver.settings.kvm_device if self.accelerator is Accelerator.KVM else None
+        self._user = vmm_user(self.spec.name, kvm_device=kvm_device)
         self._process = QemuProcess(
             self.spec,
             installation=self._installation,
@@ -55,6 +59,7 @@ class QemuBox(MicrovmBox):
             accelerator=self.accelerator,
             boot=boot,
             tsc_khz=await driver.tsc_khz(),
+            user=self._user,
         )
         channel = await self._process.start()
         self._tasks.start_soon(self._watch)
@@ -94,6 +99,7 @@ class QemuBox(MicrovmBox):
                 "qemu": installation.version,
                 "machine": installation.machine_type,
                 "seccomp": "on" if installation.seccomp else "off",
+                "user": str(self._user.uid if self._user else os.geteuid()),
                 "agent": self._hello.agent,
             },
             warnings=warnings,

@@ -22,7 +22,7 @@ _MAC: Final = "52:54:00:6d:6d:01"
 class Disk:
     """A raw image that the guest sees as a disk."""
 
-    path: Path
+    fd: int
     read_only: bool
 
 
@@ -43,7 +43,8 @@ class QemuMachine:
     monitor_fd: int
     channel_fd: int
     network_fd: int | None = None
-    console_log: Path | None = None
+    console_fd: int | None = None
+    """A file for what the guest writes to its serial console."""
     seccomp: bool = True
     name: str = "metalmark"
 
@@ -58,13 +59,15 @@ def qemu_command(box: QemuMachine) -> tuple[str, ...]:
     words += ["-device", "virtio-serial-device", "-chardev", f"socket,id=channel,fd={box.channel_fd}"]
     words += ["-device", f"virtserialport,chardev=channel,name={CHANNEL}"]
     for number, disk in enumerate(box.disks):
+        words += ["-add-fd", f"fd={disk.fd},set={disk.fd}"]
         words += _disk(number, disk, machine=box.machine)
     if box.network_fd is not None:
         # "socket" with a connected stream speaks passt's framing in every QEMU; "stream" came with 7.2.
         words += ["-netdev", f"socket,id=net,fd={box.network_fd}"]
         words += ["-device", f"virtio-net-device,netdev=net,mac={_MAC}"]
-    if box.console_log is not None:
-        words += ["-serial", "chardev:console", "-chardev", _options("file", "console", path=str(box.console_log))]
+    if box.console_fd is not None:
+        words += ["-add-fd", f"fd={box.console_fd},set={box.console_fd}"]
+        words += ["-serial", "chardev:console", "-chardev", f"file,id=console,path={_fdset(box.console_fd)}"]
     if box.seccomp:
         words += ["-sandbox", SECCOMP]
     return tuple(words)
@@ -84,7 +87,7 @@ def _machine_type(box: QemuMachine) -> str:
     if box.machine == "aarch64":
         return "virt,gic-version=" + ("host" if box.accelerator is Accelerator.KVM else "3")
     # Without ACPI a kernel built without VIRTIO_MMIO_CMDLINE_DEVICES finds no device. rtc=off would cost two seconds.
-    serial = "on" if box.console_log is not None else "off"
+    serial = "on" if box.console_fd is not None else "off"
     return f"microvm,acpi=on,isa-serial={serial}"
 
 
@@ -107,7 +110,7 @@ def _disk(number: int, disk: Disk, *, machine: str) -> list[str]:
         "driver": "raw",
         "node-name": name,
         "read-only": disk.read_only,
-        "file": {"driver": "file", "filename": str(disk.path), "read-only": disk.read_only},
+        "file": {"driver": "file", "filename": _fdset(disk.fd), "read-only": disk.read_only},
     }
     # "report": an error of the host's file system reaches the guest and QMP, instead of stopping the guest for good.
     report = "" if disk.read_only else ",werror=report,rerror=report"
@@ -116,7 +119,6 @@ def _disk(number: int, disk: Disk, *, machine: str) -> list[str]:
     return ["-blockdev", json.dumps(node), "-device", f"virtio-blk-device,drive={name},serial={name}{bus}{report}"]
 
 
-def _options(kind: str, identifier: str, **values: str) -> str:
-    """Return a chardev option; a comma in a value is written twice."""
-    words = [kind, f"id={identifier}", *(f"{key}={value.replace(',', ',,')}" for key, value in values.items())]
-    return ",".join(words)
+def _fdset(descriptor: int) -> str:
+    """Return the name under which QEMU finds an inherited descriptor."""
+    return f"/dev/fdset/{descriptor}"

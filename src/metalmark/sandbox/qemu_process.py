@@ -20,6 +20,8 @@ from metalmark.sandbox.qmp import Monitor
 from metalmark.sandbox.scratch import make_scratch
 from metalmark.sandbox.vcpu_binding import bind_vmm
 from metalmark.sandbox.vmm_cgroup import VmmCgroup
+from metalmark.sandbox.vmm_files import VmmFiles
+from metalmark.sandbox.vmm_user import VmmUser, as_user
 from metalmark.system import Child, in_thread, spawn
 
 _LAST_LINES: Final = 4
@@ -37,6 +39,7 @@ class QemuProcess:
         accelerator: Accelerator,
         boot: Boot,
         tsc_khz: int,
+        user: VmmUser | None,
     ) -> None:
         self._spec = spec
         self._installation = installation
@@ -44,6 +47,7 @@ class QemuProcess:
         self._accelerator = accelerator
         self._boot = boot
         self._tsc_khz = tsc_khz
+        self._user = user
         self._passt: Child | None = None
         self.child: Child | None = None
         self.monitor = Monitor()
@@ -55,20 +59,23 @@ class QemuProcess:
         Raises:
             NoSpace, ToolMissing, BoxTooSmall, PhaseTimeout, BoxLost, StableError
         """
-        disks = await self._disks()
+        images = await self._images()
         await self.cgroup.create()
         with ExitStack() as guests:
+            files = guests.enter_context(VmmFiles())
             monitor, monitor_guest = _pair(guests)
             channel, channel_guest = _pair(guests)
             try:
                 network = guests.enter_context(self._start_network()) if self._spec.network else None
                 command = self._command(
-                    disks,
+                    files,
+                    images,
                     monitor_fd=monitor_guest.fileno(),
                     channel_fd=channel_guest.fileno(),
                     network_fd=network.fileno() if network else None,
                 )
-                self._spawn(command, (monitor_guest, channel_guest, *((network,) if network else ())))
+                sockets = (monitor_guest, channel_guest, *((network,) if network else ()))
+                self._spawn(command, (*files.descriptors, *(end.fileno() for end in sockets)))
             except BaseException:
                 monitor.close()
                 channel.close()
@@ -80,15 +87,15 @@ class QemuProcess:
             raise
         return channel
 
-    async def _disks(self) -> tuple[Disk, ...]:
+    async def _images(self) -> dict[Path, bool]:
+        """Return the disk images in the guest's order, and whether each is read-only."""
         spec = self._spec
         if spec.rootfs is RootfsMode.EXT4:
-            return (Disk(path=spec.root, read_only=False),)
-        scratch = await make_scratch(spec.scratch_folder, spec.resources.disk_bytes)
-        return (Disk(path=spec.root, read_only=True), Disk(path=scratch, read_only=False))
+            return {spec.root: False}
+        return {spec.root: True, await make_scratch(spec.scratch_folder, spec.resources.disk_bytes): False}
 
     def _command(
-        self, disks: tuple[Disk, ...], *, monitor_fd: int, channel_fd: int, network_fd: int | None
+        self, files: VmmFiles, images: dict[Path, bool], *, monitor_fd: int, channel_fd: int, network_fd: int | None
     ) -> tuple[str, ...]:
         spec = self._spec
         return qemu_command(
@@ -98,19 +105,22 @@ class QemuProcess:
                 accelerator=self._accelerator,
                 vcpus=spec.resources.vcpus,
                 memory_bytes=spec.resources.memory_bytes,
-                kernel=self._boot.kernel.image,
-                initramfs=self._boot.initramfs,
+                kernel=files.named(self._boot.kernel.image),
+                initramfs=files.named(self._boot.initramfs),
                 command_line=kernel_command_line(
                     machine=self._machine,
                     accelerator=self._accelerator,
                     tsc_khz=self._tsc_khz,
                     console=console_name(self._machine) if spec.debug_boot else "",
                 ),
-                disks=disks,
+                disks=tuple(
+                    Disk(fd=files.disk(path, read_only=read_only), read_only=read_only)
+                    for path, read_only in images.items()
+                ),
                 monitor_fd=monitor_fd,
                 channel_fd=channel_fd,
                 network_fd=network_fd,
-                console_log=spec.workspace / "console.log" if spec.debug_boot else None,
+                console_fd=files.log(spec.workspace / "console.log") if spec.debug_boot else None,
                 seccomp=self._installation.seccomp,
                 name=spec.name,
             )
@@ -121,12 +131,12 @@ class QemuProcess:
         note_process(self._spec.workspace, self._passt.pid)
         return connection
 
-    def _spawn(self, command: tuple[str, ...], inherited: tuple[socket.socket, ...]) -> None:
+    def _spawn(self, command: tuple[str, ...], inherited: tuple[int, ...]) -> None:
         with self._log.open("wb") as errors:
             self.child = spawn(
-                command,
+                as_user(self._user, command),
                 stderr=errors,
-                pass_fds=[connection.fileno() for connection in inherited],
+                pass_fds=inherited,
                 cgroup_procs=self.cgroup.vmm_files,
             )
         note_process(self._spec.workspace, self.child.pid)

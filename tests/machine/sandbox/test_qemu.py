@@ -18,6 +18,7 @@ from tests.machine.sandbox.vm_boxes import made, need_qemu, qemu_driver, started
 from metalmark.model import MIB, BoxTooSmall, Phase, RootfsMode
 from metalmark.sandbox import Accelerator, KvmState
 from metalmark.sandbox.agent_binary import agent_binary
+from metalmark.sandbox.vmm_user import FIRST_UID
 from metalmark.system import find_tool, run, threads_of
 from metalmark.testing.leftover_listing import list_leftovers, nothing_left
 
@@ -117,6 +118,18 @@ def local_network() -> Iterator[str]:
         yield "198.51.100.1"
     finally:
         os.system(f"{tool} link del {name}a")
+
+
+async def test_qemu_of_root_is_a_stranger_without_privilege(home_with_kernel: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: an ordinary user's QEMU is that user")
+    async with started(qemu_driver(home_with_kernel)) as one:
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{one.vmm_pid}/status").read_text().splitlines())
+        assert {int(word) for word in status["Uid"].split()} == {int(one.box.facts.details["user"])}
+        assert int(status["Uid"].split()[0]) >= FIRST_UID
+        assert status["Groups"].split() == []
+        assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb")} == {0}
+        assert status["NoNewPrivs"].strip() == "1"
 
 
 async def test_network_reaches_out_and_not_the_hosts_loopback(home_with_kernel: Path) -> None:

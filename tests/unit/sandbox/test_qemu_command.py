@@ -19,7 +19,7 @@ BOX = QemuMachine(
     kernel=Path("/k/image"),
     initramfs=Path("/c/a.cpio"),
     command_line="quiet -- init",
-    disks=(Disk(path=Path("/r,oot.sqfs"), read_only=True), Disk(path=Path("/w/scratch.ext4"), read_only=False)),
+    disks=(Disk(fd=5, read_only=True), Disk(fd=6, read_only=False)),
     monitor_fd=7,
     channel_fd=9,
 )
@@ -45,17 +45,19 @@ def test_measured_run_has_neither_serial_port_nor_network() -> None:
     assert "-netdev" not in argv
 
 
-def test_debug_boot_attaches_a_console_with_commas_doubled() -> None:
-    argv = qemu_command(replace(BOX, console_log=Path("/w,x/console.log")))
+def test_debug_boot_attaches_a_console() -> None:
+    argv = qemu_command(replace(BOX, console_fd=11))
     assert after(argv, "-serial") == ["chardev:console"]
-    assert "file,id=console,path=/w,,x/console.log" in after(argv, "-chardev")
+    assert "file,id=console,path=/dev/fdset/11" in after(argv, "-chardev")
+    assert "fd=11,set=11" in after(argv, "-add-fd")
     assert after(argv, "-M") == ["microvm,acpi=on,isa-serial=on"]
 
 
-def test_disks_in_order_with_any_name_and_errors_reported() -> None:
+def test_disks_in_order_by_descriptor_and_errors_reported() -> None:
     argv = qemu_command(BOX)
     nodes = [json.loads(text) for text in after(argv, "-blockdev")]
-    assert [node["file"]["filename"] for node in nodes] == ["/r,oot.sqfs", "/w/scratch.ext4"]
+    assert [node["file"]["filename"] for node in nodes] == ["/dev/fdset/5", "/dev/fdset/6"]
+    assert after(argv, "-add-fd") == ["fd=5,set=5", "fd=6,set=6"]
     assert [node["read-only"] for node in nodes] == [True, False]
     devices = [text for text in after(argv, "-device") if text.startswith("virtio-blk")]
     assert "werror=report" not in devices[0]
