@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -117,8 +116,7 @@ async def test_a_saved_image_packed_and_unpacked(docker: Docker, built: str, cac
     assert (config.workdir, config.user, config.labels["made.by"]) == ("/work", "1000:1000", "docker")
     assert "FROM_DOCKER=yes" in config.env
     (tmp_path / "saved").mkdir()
-    with tarfile.open(tmp_path / "saved.tar") as archive:
-        archive.extractall(tmp_path / "saved", filter="data")
+    subprocess.run(["tar", "-C", tmp_path / "saved", "-xf", tmp_path / "saved.tar"], check=True)
     unpacked = await take(cache, tmp_path / "saved")
     assert (unpacked.digest, unpacked.cached) == (found.digest, True)
     assert (await take(cache, f"docker-archive:{tmp_path}/saved.tar:{built}")).digest == found.digest
