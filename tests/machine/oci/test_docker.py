@@ -15,6 +15,7 @@ import pytest
 
 from metalmark.model import ImageConfig, Platform
 from metalmark.oci import ImageCache, PackRequest, PackSource, ResolvedImage, pack, parse_source, pull
+from metalmark.system import run
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs_root]
 AMD64 = Platform("linux", "amd64")
@@ -116,7 +117,8 @@ async def test_a_saved_image_packed_and_unpacked(docker: Docker, built: str, cac
     assert (config.workdir, config.user, config.labels["made.by"]) == ("/work", "1000:1000", "docker")
     assert "FROM_DOCKER=yes" in config.env
     (tmp_path / "saved").mkdir()
-    subprocess.run(["tar", "-C", tmp_path / "saved", "-xf", tmp_path / "saved.tar"], check=True)
+    taken_apart = await run(["tar", "-C", str(tmp_path / "saved"), "-xf", str(tmp_path / "saved.tar")], timeout_s=60)
+    assert taken_apart.returncode == 0, taken_apart.error_text
     unpacked = await take(cache, tmp_path / "saved")
     assert (unpacked.digest, unpacked.cached) == (found.digest, True)
     assert (await take(cache, f"docker-archive:{tmp_path}/saved.tar:{built}")).digest == found.digest
