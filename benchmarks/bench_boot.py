@@ -8,6 +8,7 @@ is in both: disk making, boot, set-up, `true`, power-off. Interleaved, so that a
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import tempfile
@@ -42,7 +43,7 @@ async def by_hand(driver: Driver) -> float:
         """The command line has been taken."""
 
     def take(argv: tuple[str, ...], **_: object) -> Child:
-        taken.append(argv)
+        taken.append(with_paths(argv))
         raise TakenError
 
     async with box_of(driver, start=False) as box:
@@ -55,6 +56,16 @@ async def by_hand(driver: Driver) -> float:
             qemu_process.spawn = spawn
         scratch = next(json.loads(word)["file"]["filename"] for word in taken[0] if "scratch.ext4" in word)
         return await anyio.to_thread.run_sync(run_by_hand, taken[0], Path(scratch))
+
+
+def with_paths(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return QEMU's own arguments, with paths where the driver hands it open files."""
+    words = list(argv[argv.index("--") + 1 :] if "--" in argv else argv)
+    while "-add-fd" in words:
+        place = words.index("-add-fd")
+        del words[place : place + 2]
+    opened = re.compile(r"/(?:dev/fdset|proc/self/fd)/([0-9]+)")
+    return tuple(opened.sub(lambda match: str(Path(f"/proc/self/fd/{match[1]}").readlink()), word) for word in words)
 
 
 def run_by_hand(argv: tuple[str, ...], scratch: Path) -> float:
