@@ -51,7 +51,7 @@ async def run(
     if deadlines:
         context = replace(context, deadlines=deadlines)
     record = await execute(spec, context=context, observer=observer or RunObserver())
-    assert not list((folder / "run" / "boxes").glob("*")) if (folder / "run" / "boxes").exists() else True
+    assert list(folder.glob("run/boxes/*")) == []
     assert all(box.removed for box in driver.boxes)
     return record, driver
 
