@@ -88,6 +88,7 @@ class QemuBox(MicrovmBox):
         if self._hello is None or self._installation is None:
             raise BoxLost("the box has not started")
         installation = self._installation
+        machine = installation.machine_type
         warnings = self._warnings
         if self._process is not None and self._process.cgroup.warning:
             warnings = (self._process.cgroup.warning, *warnings)
@@ -97,7 +98,9 @@ class QemuBox(MicrovmBox):
             kernel=self._hello.kernel,
             details={
                 "qemu": installation.version,
-                "machine": installation.machine_type,
+                "machine": "q35"
+                if self.spec.network and installation.machine_type == "microvm"
+                else installation.machine_type,
                 "seccomp": "on" if installation.seccomp else "off",
                 "user": str(self._user.uid if self._user else os.geteuid()),
                 "agent": self._hello.agent,
@@ -190,7 +193,7 @@ class QemuDriver(Driver):
         """
         if network not in self._boots:
             kernel = await in_thread(find_kernel, kernels_folder(self.settings.folders), self.settings.machine)
-            drivers = (*DRIVERS, "virtio_net") if network else DRIVERS
+            drivers = (*DRIVERS, "virtio_net", "virtio_pci") if network else DRIVERS
             self._boots[network] = await in_thread(boot_files, self.settings, kernel, drivers)
         return self._boots[network]
 

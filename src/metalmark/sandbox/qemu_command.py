@@ -56,15 +56,15 @@ def qemu_command(box: QemuMachine) -> tuple[str, ...]:
     words += ["-smp", f"{box.vcpus},sockets=1,cores={box.vcpus},threads=1", "-m", f"{-(-box.memory_bytes // MIB)}M"]
     words += ["-kernel", str(box.kernel), "-initrd", str(box.initramfs), "-append", box.command_line]
     words += ["-chardev", f"socket,id=monitor,fd={box.monitor_fd}", "-mon", "chardev=monitor,mode=control"]
-    words += ["-device", "virtio-serial-device", "-chardev", f"socket,id=channel,fd={box.channel_fd}"]
+    words += ["-device", f"virtio-serial-{_transport(box)}", "-chardev", f"socket,id=channel,fd={box.channel_fd}"]
     words += ["-device", f"virtserialport,chardev=channel,name={CHANNEL}"]
     for number, disk in enumerate(box.disks):
         words += ["-add-fd", f"fd={disk.fd},set={disk.fd}"]
-        words += _disk(number, disk, machine=box.machine)
+        words += _disk(number, disk, box)
     if box.network_fd is not None:
         # "socket" with a connected stream speaks passt's framing in every QEMU; "stream" came with 7.2.
         words += ["-netdev", f"socket,id=net,fd={box.network_fd}"]
-        words += ["-device", f"virtio-net-device,netdev=net,mac={_MAC}"]
+        words += ["-device", f"virtio-net-{_transport(box)},netdev=net,mac={_MAC}"]
     if box.console_fd is not None:
         words += ["-add-fd", f"fd={box.console_fd},set={box.console_fd}"]
         words += ["-serial", "chardev:console", "-chardev", f"file,id=console,path={_fdset(box.console_fd)}"]
@@ -86,9 +86,17 @@ def disk_names(count: int) -> tuple[str, ...]:
 def _machine_type(box: QemuMachine) -> str:
     if box.machine == "aarch64":
         return "virt,gic-version=" + ("host" if box.accelerator is Accelerator.KVM else "3")
+    if box.network_fd is not None:
+        # On the small machine of QEMU 10, Linux 6.12 hangs as soon as there is a network device, whatever it leads to.
+        return "q35"
     # Without ACPI a kernel built without VIRTIO_MMIO_CMDLINE_DEVICES finds no device. rtc=off would cost two seconds.
     serial = "on" if box.console_fd is not None else "off"
     return f"microvm,acpi=on,isa-serial={serial}"
+
+
+def _transport(box: QemuMachine) -> str:
+    """Return how devices are attached: by PCI where the machine has it, else memory-mapped."""
+    return "pci" if _machine_type(box) == "q35" else "device"
 
 
 def _accelerator(box: QemuMachine) -> str:
@@ -104,7 +112,7 @@ def _cpu(box: QemuMachine) -> str:
     return "max,pauth-impdef=on" if box.machine == "aarch64" else "max"
 
 
-def _disk(number: int, disk: Disk, *, machine: str) -> list[str]:
+def _disk(number: int, disk: Disk, box: QemuMachine) -> list[str]:
     name = f"disk{number}"
     node = {
         "driver": "raw",
@@ -115,8 +123,9 @@ def _disk(number: int, disk: Disk, *, machine: str) -> list[str]:
     # "report": an error of the host's file system reaches the guest and QMP, instead of stopping the guest for good.
     report = "" if disk.read_only else ",werror=report,rerror=report"
     # Left to itself, "virt" hands out its buses from the last to the first, and the guest names the disks so.
-    bus = f",bus=virtio-mmio-bus.{number}" if machine == "aarch64" else ""
-    return ["-blockdev", json.dumps(node), "-device", f"virtio-blk-device,drive={name},serial={name}{bus}{report}"]
+    bus = f",bus=virtio-mmio-bus.{number}" if box.machine == "aarch64" else ""
+    kind = f"virtio-blk-{_transport(box)}"
+    return ["-blockdev", json.dumps(node), "-device", f"{kind},drive={name},serial={name}{bus}{report}"]
 
 
 def _fdset(descriptor: int) -> str:

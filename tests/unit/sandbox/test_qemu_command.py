@@ -87,3 +87,10 @@ def test_aarch64_is_a_virt_machine() -> None:
 def test_seccomp_filter_unless_this_qemu_has_none() -> None:
     assert "spawn=deny" in after(qemu_command(BOX), "-sandbox")[0]
     assert "-sandbox" not in qemu_command(replace(BOX, seccomp=False))
+
+
+def test_network_takes_a_machine_with_pci_and_all_devices_with_it() -> None:
+    argv = qemu_command(replace(BOX, network_fd=11))
+    assert after(argv, "-M") == ["q35"]
+    devices = [text.split(",")[0] for text in after(argv, "-device")]
+    assert devices == ["virtio-serial-pci", "virtserialport", "virtio-blk-pci", "virtio-blk-pci", "virtio-net-pci"]
