@@ -98,9 +98,7 @@ class QemuBox(MicrovmBox):
             kernel=self._hello.kernel,
             details={
                 "qemu": installation.version,
-                "machine": "q35"
-                if self.spec.network and installation.machine_type == "microvm"
-                else installation.machine_type,
+                "machine": "q35" if self.spec.network and machine == "microvm" else machine,
                 "seccomp": "on" if installation.seccomp else "off",
                 "user": str(self._user.uid if self._user else os.geteuid()),
                 "agent": self._hello.agent,
