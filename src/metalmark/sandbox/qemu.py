@@ -17,6 +17,7 @@ from metalmark.sandbox.kernel import find_kernel, kernels_folder
 from metalmark.sandbox.kvm import KvmProbe, KvmState, probe_kvm
 from metalmark.sandbox.microvm import Boot, MicrovmBox, boot_files, check_size, load_factor
 from metalmark.sandbox.port import Accelerator, Availability, Box, BoxFacts, BoxSpec, Driver
+from metalmark.sandbox.qemu_command import machine_name
 from metalmark.sandbox.qemu_installation import QemuInstallation, find_qemu
 from metalmark.sandbox.qemu_process import QemuProcess
 from metalmark.sandbox.settings import DriverSettings
@@ -88,7 +89,6 @@ class QemuBox(MicrovmBox):
         if self._hello is None or self._installation is None:
             raise BoxLost("the box has not started")
         installation = self._installation
-        machine = installation.machine_type
         warnings = self._warnings
         if self._process is not None and self._process.cgroup.warning:
             warnings = (self._process.cgroup.warning, *warnings)
@@ -98,7 +98,7 @@ class QemuBox(MicrovmBox):
             kernel=self._hello.kernel,
             details={
                 "qemu": installation.version,
-                "machine": "q35" if self.spec.network and machine == "microvm" else machine,
+                "machine": machine_name(self._driver.settings.machine, network=self.spec.network),
                 "seccomp": "on" if installation.seccomp else "off",
                 "user": str(self._user.uid if self._user else os.geteuid()),
                 "agent": self._hello.agent,

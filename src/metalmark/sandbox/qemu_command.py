@@ -73,6 +73,14 @@ def qemu_command(box: QemuMachine) -> tuple[str, ...]:
     return tuple(words)
 
 
+def machine_name(machine: str, *, network: bool) -> str:
+    """Return QEMU's name of the machine that a box of an architecture is."""
+    if machine == "aarch64":
+        return "virt"
+    # On the small machine of QEMU 10, Linux 6.12 hangs as soon as there is a network device, whatever it leads to.
+    return "q35" if network else "microvm"
+
+
 def console_name(machine: str) -> str:
     """Return the kernel's name of the serial console that ``--debug-boot`` attaches."""
     return "ttyAMA0" if machine == "aarch64" else "ttyS0"
@@ -86,8 +94,7 @@ def disk_names(count: int) -> tuple[str, ...]:
 def _machine_type(box: QemuMachine) -> str:
     if box.machine == "aarch64":
         return "virt,gic-version=" + ("host" if box.accelerator is Accelerator.KVM else "3")
-    if box.network_fd is not None:
-        # On the small machine of QEMU 10, Linux 6.12 hangs as soon as there is a network device, whatever it leads to.
+    if machine_name(box.machine, network=box.network_fd is not None) == "q35":
         return "q35"
     # Without ACPI a kernel built without VIRTIO_MMIO_CMDLINE_DEVICES finds no device. rtc=off would cost two seconds.
     serial = "on" if box.console_fd is not None else "off"
