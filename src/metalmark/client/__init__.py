@@ -1,0 +1,1 @@
+"""Talks to a Metalmark server: typed calls, retries, uploads."""
