@@ -18,12 +18,23 @@
     │   ├── BoxTooSmall            memory or disk too small to boot
     │   ├── ToolMissing            a system tool is not installed, or is broken
     │   ├── NoSpace
-    │   └── NoPermission
+    │   ├── NoPermission
+    │   ├── Unauthenticated        no credential, or one that is not valid
+    │   ├── Forbidden              known, but not permitted
+    │   ├── NotFound               there is no such thing, or none that the caller may see
+    │   ├── Conflict               what is there already stands against it: names the field
+    │   └── TooLarge               over a bound in bytes
     ├── TransientError             worth another try
     │   ├── RegistryUnavailable
     │   ├── PhaseTimeout           a phase did not end within its deadline
     │   ├── BoxLost                the VMM, the runtime or the agent went away
-    │   └── ProtocolError          a peer sent what the protocol does not allow
+    │   ├── ProtocolError          a peer sent what the protocol does not allow
+    │   ├── TooManyRequests        over a rate limit: says when to come back
+    │   ├── ServerStopping         this process takes no new work
+    │   └── StoreUnavailable       the database cannot take this now
+    │       ├── StoreBusy          locked, or a queue of writes that is full
+    │       ├── StoreFull          no space left
+    │       └── StoreAway          not reachable, or restarting
     └── Canceled                   stopped on request
 
 Every error says what was found (``found``), why that stops us (``why``, may be empty when it is obvious) and what
@@ -174,3 +185,91 @@ class BoxLost(TransientError):
 
 class ProtocolError(TransientError):
     """A peer sent what the protocol does not allow."""
+
+
+class Unauthenticated(StableError):
+    """No credential came with a request that needs one, or the one that came is not valid.
+
+    The text never repeats the credential.
+    """
+
+
+class Forbidden(StableError):
+    """The caller is known, and may not do this."""
+
+
+class NotFound(StableError):
+    """There is no such thing, or none that the caller may know of.
+
+    Args:
+        kind: What was looked for, as the glossary names it (``project``).
+        name: The identifier that was given.
+        hint: What to do next.
+    """
+
+    def __init__(self, kind: str, name: object, *, hint: str = "") -> None:
+        super().__init__(f"there is no {kind} {str(name)!r}", hint=hint)
+        self.kind = kind
+        self.name = name
+
+
+class Conflict(StableError):
+    """What is stored already stands against the change.
+
+    Args:
+        found: What was found.
+        field: The field whose value is taken or still in use; empty when it is none of the request's.
+        why: Why that stops us.
+        hint: What to do next.
+    """
+
+    def __init__(self, found: str, *, field: str = "", why: str = "", hint: str = "") -> None:
+        super().__init__(found, why=why, hint=hint)
+        self.field = field
+
+
+class TooLarge(StableError):
+    """Something is over a bound.
+
+    Args:
+        what: What is too large (``the request's body``).
+        limit_bytes: The most that is taken.
+        hint: What to do next.
+    """
+
+    def __init__(self, what: str, limit_bytes: int, *, hint: str = "") -> None:
+        super().__init__(f"{what} is over {limit_bytes} bytes", hint=hint)
+        self.limit_bytes = limit_bytes
+
+
+class TooManyRequests(TransientError):
+    """A caller is over a rate limit.
+
+    Args:
+        what: What there was too much of (``sign-in attempts``).
+        retry_after_s: Seconds until another try can succeed.
+    """
+
+    def __init__(self, what: str, *, retry_after_s: float) -> None:
+        super().__init__(f"too many {what}", hint=f"try again in {retry_after_s:.0f} s")
+        self.retry_after_s = retry_after_s
+
+
+class ServerStopping(TransientError):
+    """This process of the server is on its way out and takes no new work."""
+
+
+class StoreUnavailable(TransientError):
+    """The database cannot take this now; nothing of it was stored."""
+
+
+class StoreBusy(StoreUnavailable):
+    """The database is locked, or more writes wait for it than it can do in time."""
+
+
+class StoreFull(StoreUnavailable):
+    """There is no space left for the database."""
+
+
+class StoreAway(StoreUnavailable):
+    """The database cannot be reached, or broke off."""

@@ -7,7 +7,7 @@ from metalmark.system.blocking import T, in_thread
 from metalmark.system.cgroup import BoxCgroup, CgroupLimits
 from metalmark.system.cgroup_layout import CgroupLayout, CgroupVersion, read_layout
 from metalmark.system.cgroup_usage import CgroupUsage, read_usage, reset_peak, watch_oom
-from metalmark.system.clock import monotonic_ns, monotonic_s, realtime_ns, sleep_s
+from metalmark.system.clock import Clock, SystemClock, monotonic_ns, monotonic_s, realtime_ns, sleep_s
 from metalmark.system.files import clone, free_bytes, locked, no_space_told, published, sync_folder, try_locked
 from metalmark.system.folders import FORMAT_VERSION, Folders, ensure_private, folders
 from metalmark.system.identity import (
@@ -45,6 +45,7 @@ __all__ = [
     "CgroupUsage",
     "CgroupVersion",
     "Child",
+    "Clock",
     "Completed",
     "Folders",
     "Loop",
@@ -53,6 +54,7 @@ __all__ = [
     "Namespace",
     "NamespaceThread",
     "ProcessIdentity",
+    "SystemClock",
     "T",
     "Thread",
     "attached",
