@@ -1,1 +1,55 @@
-"""Talks to a Metalmark server: typed calls, retries, uploads."""
+"""Talks to a server: where it is, who asks, requests with retries and deadlines."""
+
+from __future__ import annotations
+
+from metalmark.client.address import DEFAULT_ADDRESS, ServerAddress
+from metalmark.client.answer import Answer, JsonValue
+from metalmark.client.credential import (
+    CREDENTIAL_NAME,
+    Credential,
+    CredentialKind,
+    credential_needed,
+    find_credential,
+    parse_key,
+    parse_token,
+    read_key_file,
+)
+from metalmark.client.session import MAX_ANSWER_BYTES, QueryValue, ServerSession, ServerVersion, open_session
+from metalmark.client.settings import (
+    CONFIGURATION_NAME,
+    ClientConfiguration,
+    ConnectionSettings,
+    Patience,
+    Trust,
+    find_address,
+    proxies_of,
+    read_configuration,
+)
+
+__all__ = [
+    "CONFIGURATION_NAME",
+    "CREDENTIAL_NAME",
+    "DEFAULT_ADDRESS",
+    "MAX_ANSWER_BYTES",
+    "Answer",
+    "ClientConfiguration",
+    "ConnectionSettings",
+    "Credential",
+    "CredentialKind",
+    "JsonValue",
+    "Patience",
+    "QueryValue",
+    "ServerAddress",
+    "ServerSession",
+    "ServerVersion",
+    "Trust",
+    "credential_needed",
+    "find_address",
+    "find_credential",
+    "open_session",
+    "parse_key",
+    "parse_token",
+    "proxies_of",
+    "read_configuration",
+    "read_key_file",
+]

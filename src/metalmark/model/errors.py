@@ -23,9 +23,11 @@
     │   ├── Forbidden              known, but not permitted
     │   ├── NotFound               there is no such thing, or none that the caller may see
     │   ├── Conflict               what is there already stands against it: names the field
-    │   └── TooLarge               over a bound in bytes
+    │   ├── TooLarge               over a bound in bytes
+    │   └── RequestRefused         a server answered no: has the status and the number of the request
     ├── TransientError             worth another try
     │   ├── RegistryUnavailable
+    │   ├── ServerUnavailable      a server could not be reached, or gave no answer, also after retries
     │   ├── PhaseTimeout           a phase did not end within its deadline
     │   ├── BoxLost                the VMM, the runtime or the agent went away
     │   ├── ProtocolError          a peer sent what the protocol does not allow
@@ -240,6 +242,36 @@ class TooLarge(StableError):
     def __init__(self, what: str, limit_bytes: int, *, hint: str = "") -> None:
         super().__init__(f"{what} is over {limit_bytes} bytes", hint=hint)
         self.limit_bytes = limit_bytes
+
+
+class RequestRefused(StableError):
+    """A server answered no.
+
+    Args:
+        found: Which request, and the status.
+        why: The server's own words.
+        hint: What to do next.
+        status: The HTTP status, 400 or more.
+        request_id: By which its operator finds the request in the logs; empty when the answer has none.
+        error_code: The server's own code, where there is one.
+    """
+
+    def __init__(
+        self, found: str, *, why: str, hint: str = "", status: int, request_id: str = "", error_code: str = ""
+    ) -> None:
+        super().__init__(found, why=why, hint=hint)
+        self.status = status
+        self.request_id = request_id
+        self.error_code = error_code
+
+    def __str__(self) -> str:
+        marks = [f"request {self.request_id}"] if self.request_id else []
+        marks += [f"code {self.error_code}"] if self.error_code else []
+        return super().__str__() + (f" ({', '.join(marks)})" if marks else "")
+
+
+class ServerUnavailable(TransientError):
+    """A server could not be reached, broke off, or answered with a server error, also after retries."""
 
 
 class TooManyRequests(TransientError):

@@ -1,0 +1,301 @@
+"""A session with a server: typed errors, bounded answers, retries and deadlines."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+import metalmark
+from metalmark.client.answer import Answer, JsonValue, fault_text, parse_json, refusal
+from metalmark.client.settings import ConnectionSettings
+from metalmark.client.trust import tls_context, tls_failure
+from metalmark.model import ProtocolError, ServerUnavailable, StableError
+from metalmark.system import in_thread, sleep_s
+
+if TYPE_CHECKING:
+    import httpx
+
+QueryValue = str | int | bool | None
+
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""The longest answer that is read: a job's output is the longest, and is bounded by the server to less."""
+
+_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "PATCH", "OPTIONS"})
+"""Methods that do the same when they are done twice. The second DELETE of a key is an error."""
+
+
+class _Unfinished(Exception):
+    """One attempt failed in a way that another may not."""
+
+    def __init__(self, reason: str, *, asked_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.asked_s = asked_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerVersion:
+    """What a server says of itself."""
+
+    version: str
+    """Version of the interface, which programs compare with their own."""
+    metalmark: str | None
+    """Version of the server, when it is one of Metalmark."""
+
+
+class ServerSession:
+    """Requests to one server. Made by `open_session`.
+
+    Args:
+        settings: Address, credential and patience.
+        client: The HTTP client, with TLS set up.
+        notify: Is told each failed attempt that will be repeated, one line each.
+        sleep: How to wait between attempts.
+    """
+
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        client: httpx.AsyncClient,
+        *,
+        notify: Callable[[str], None],
+        sleep: Callable[[float], Awaitable[None]] = sleep_s,
+    ) -> None:
+        self.settings = settings
+        self._client = client
+        self._notify = notify
+        self._sleep = sleep
+
+    async def version(self) -> ServerVersion:
+        """Ask the server for its version. Needs no credential.
+
+        Raises:
+            MetalmarkError: As `call`; or the answer is not that of such a server.
+        """
+        answer = await self.call("GET", "server", "version")
+        found = answer.value if isinstance(answer.value, Mapping) else {}
+        version, own = found.get("version"), found.get("metalmark")
+        if not isinstance(version, str):
+            raise ProtocolError(
+                f"{self.settings.address} does not say its version", hint="see whether --host names the server's API"
+            )
+        return ServerVersion(version=version, metalmark=own if isinstance(own, str) else None)
+
+    async def call(
+        self,
+        method: str,
+        *segments: str,
+        query: Mapping[str, QueryValue] | None = None,
+        body: JsonValue | None = None,
+    ) -> Answer:
+        """Send a request and return its answer; try again while that can help.
+
+        Connection failures are retried when nothing of the request can have been done, others and server errors when
+        doing it twice is the same as once; "busy" (503 with ``Retry-After``) always is. Nothing else is.
+
+        Args:
+            method: ``GET``, ``POST``, …
+            segments: The path below ``/v0``, unquoted.
+            query: Parameters; those that are None are left out.
+            body: JSON to send; None sends no body.
+
+        Raises:
+            RequestRefused: The server answered 400 or more.
+            ServerUnavailable: It could not be reached, or did not answer, in all attempts.
+            ProtocolError: The answer is not JSON, or longer than `MAX_ANSWER_BYTES`.
+            StableError: Its certificate is not trusted.
+        """
+        what = f"{method} {'/'.join(('', 'v0', *segments))}"
+        patience = self.settings.patience
+        for attempt in range(1, patience.attempts + 1):
+            try:
+                return await self._attempt(method, segments, query or {}, body, what)
+            except _Unfinished as error:
+                if attempt == patience.attempts:
+                    raise self._unavailable(what, error.reason, attempts=attempt) from None
+                wait_s = patience.wait_s(attempt, asked_s=error.asked_s)
+                self._notify(f"{error.reason}; attempt {attempt} of {patience.attempts}, the next in {wait_s:g} s")
+            await self._sleep(wait_s)
+        raise AssertionError("at least one attempt is made")
+
+    async def _attempt(
+        self,
+        method: str,
+        segments: tuple[str, ...],
+        query: Mapping[str, QueryValue],
+        body: JsonValue | None,
+        what: str,
+    ) -> Answer:
+        answer: Answer | None = None
+        repeatable = method in _REPEATABLE
+        request = self._request(method, segments, query, body)
+        with anyio.move_on_after(self.settings.patience.answer_s):
+            async with self._failures_told(repeatable=repeatable, what=what):
+                response = await self._client.send(request, stream=True)
+                try:
+                    answer = await self._read(response, what, repeatable=repeatable)
+                finally:
+                    await response.aclose()
+        if answer is None:
+            reason = f"no whole answer within {self.settings.patience.answer_s:g} s"
+            if repeatable:
+                raise _Unfinished(reason)
+            raise self._unavailable(what, reason, attempts=1)
+        return answer
+
+    def _request(
+        self, method: str, segments: tuple[str, ...], query: Mapping[str, QueryValue], body: JsonValue | None
+    ) -> httpx.Request:
+        credential = self.settings.credential
+        headers = {"Authorization": credential.header} if credential else {}
+        return self._client.build_request(
+            method,
+            self.settings.address.url(*segments),
+            params={name: _query_text(value) for name, value in query.items() if value is not None},
+            headers=headers,
+            json=body,
+        )
+
+    @asynccontextmanager
+    async def _failures_told(self, *, repeatable: bool, what: str) -> AsyncIterator[None]:
+        """Turn the HTTP library's errors into ours."""
+        import httpx  # noqa: PLC0415 - heavy, and loaded already when there is a client
+
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            if (found := tls_failure(error)) is not None:
+                raise self._untrusted(found) from None
+            raise _Unfinished(f"{self.settings.address} cannot be reached: {_reason(error)}") from None
+        except httpx.TransportError as error:
+            reason = f"{self.settings.address} broke off: {_reason(error)}"
+            if repeatable:
+                raise _Unfinished(reason) from None
+            raise self._unavailable(what, reason, attempts=1) from None
+
+    async def _read(self, response: httpx.Response, what: str, *, repeatable: bool) -> Answer:
+        body = bytearray()
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > MAX_ANSWER_BYTES:
+                raise ProtocolError(f"the answer to {what} is longer than {MAX_ANSWER_BYTES} bytes")
+        status, headers = response.status_code, response.headers
+        request_id = headers.get("x-request-id", "")
+        if 300 <= status < 400:
+            raise ProtocolError(
+                f"{self.settings.address} answers with a redirection",
+                why="a credential is not carried to where an answer points",
+                hint="name the server itself with --host",
+            )
+        if status >= 500:
+            reason = fault_text(status, bytes(body), header_request_id=request_id)
+            asked_s = _retry_after_s(headers.get("retry-after", ""))
+            busy = status == 503 and asked_s is not None
+            if repeatable or busy:
+                raise _Unfinished(reason, asked_s=asked_s)
+            raise self._unavailable(what, reason, attempts=1)
+        if status >= 400:
+            raise refusal(
+                status,
+                bytes(body),
+                what=what,
+                header_request_id=request_id,
+                with_credential=self.settings.credential is not None,
+            )
+        total = headers.get("x-total-count", "")
+        return Answer(
+            status=status,
+            value=parse_json(bytes(body), what=what),
+            total=int(total) if total.isascii() and total.isdigit() and len(total) < 20 else None,
+            request_id=request_id,
+        )
+
+    def _unavailable(self, what: str, reason: str, *, attempts: int) -> ServerUnavailable:
+        address = self.settings.address
+        hint = "see whether it runs: metalmark server up" if address.is_local else "see whether --host is right"
+        if attempts == 1:
+            return ServerUnavailable(reason, why=f"{what} has no answer", hint=hint)
+        return ServerUnavailable(reason, why=f"{what} has no answer after {attempts} attempts", hint=hint)
+
+    def _untrusted(self, error: ssl.SSLError) -> StableError:
+        address = self.settings.address
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return StableError(
+                f"the certificate of {address} is not trusted: {error.verify_message}",
+                why="somebody else may answer in its place",
+                hint="name the authority that signed it with --ca-file",
+            )
+        return StableError(
+            f"{address} does not speak TLS as expected: {error.reason or error}",
+            hint="use http:// if the server has no certificate, and only on a network that you trust",
+        )
+
+
+@asynccontextmanager
+async def open_session(
+    settings: ConnectionSettings,
+    *,
+    environment: Mapping[str, str],
+    notify: Callable[[str], None],
+    transport: httpx.AsyncBaseTransport | None = None,
+    sleep: Callable[[float], Awaitable[None]] = sleep_s,
+) -> AsyncIterator[ServerSession]:
+    """Open a session; nothing is sent yet.
+
+    Args:
+        settings: How to speak to the server.
+        environment: Where ``SSL_CERT_FILE`` is read.
+        notify: Is told what a person should know while waiting, one line each.
+        transport: Instead of the network, for tests.
+        sleep: How to wait between attempts.
+
+    Raises:
+        InputError: A file of certificates cannot be used.
+    """
+    import httpx  # noqa: PLC0415 - heavy; importing this module costs nothing
+
+    patience = settings.patience
+    context = await in_thread(tls_context, settings.trust, environment) if settings.address.scheme == "https" else False
+    async with httpx.AsyncClient(
+        verify=context,
+        transport=transport,
+        proxy=None if transport else _proxy(settings),
+        trust_env=False,
+        follow_redirects=False,
+        timeout=httpx.Timeout(patience.answer_s, connect=patience.connect_s, pool=None),
+        headers={"User-Agent": f"metalmark/{metalmark.__version__}", "Accept-Encoding": "identity"},
+    ) as client:
+        yield ServerSession(settings, client, notify=notify, sleep=sleep)
+
+
+def _proxy(settings: ConnectionSettings) -> str | None:
+    """Return the proxy for the server. This machine is never reached through one."""
+    address, named = settings.address, settings.proxies
+    if address.is_local:
+        return None
+    for entry in named.get("no_proxy", "").lower().split(","):
+        suffix = entry.strip().lstrip(".")
+        if suffix == "*" or (suffix and (address.host == suffix or address.host.endswith(f".{suffix}"))):
+            return None
+    value = named.get(f"{address.scheme}_proxy") or named.get("all_proxy")
+    return None if not value else value if "://" in value else f"http://{value}"
+
+
+def _query_text(value: QueryValue) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _retry_after_s(text: str) -> float | None:
+    # A date is allowed there too; none of the servers that are meant sends one.
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
