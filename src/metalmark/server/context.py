@@ -1,0 +1,48 @@
+"""What every request and every background task of one server process works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, cast
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from metalmark.server.config import ServerConfig
+from metalmark.system import Clock
+
+if TYPE_CHECKING:
+    from metalmark.server.dispatcher import Dispatcher
+    from metalmark.server.mail import Mailer
+    from metalmark.server.rate_limits import RateLimits
+    from metalmark.server.signer import Signer
+    from metalmark.store import Blobs, Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerContext:
+    """The parts of one server process, made once at its start and closed at its end."""
+
+    config: ServerConfig
+    clock: Clock
+    store: Store
+    """Tables: accounts, projects, runners, specs, jobs, reports."""
+    blobs: Blobs
+    """Large content by key: job output, later images."""
+    dispatcher: Dispatcher
+    """Gives pending jobs to waiting runners."""
+    signer: Signer
+    """Makes and checks the server's own tokens."""
+    mailer: Mailer
+    """Sends confirmations and invitations, or logs them."""
+    limits: RateLimits
+    """Counts what callers do, and refuses what is too much."""
+
+
+def server_context(connection: HTTPConnection) -> ServerContext:
+    """Return the context of the application that a request or channel came in through."""
+    return cast("ServerContext", connection.app.state.context)
+
+
+CurrentContext = Annotated[ServerContext, Depends(server_context)]
+"""A route's parameter of this type is the server's context."""
