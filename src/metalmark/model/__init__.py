@@ -64,6 +64,26 @@ from metalmark.model.quantity import GIB, KIB, MIB, format_bytes, format_seconds
 from metalmark.model.resources import OutputLimits, Resources
 
 if TYPE_CHECKING:
+    from metalmark.model.api_key import KEY_RANDOM_LENGTH, ApiKey, KeyKind, has_jwt_shape
+    from metalmark.model.names import (
+        BENCHMARK_NAME_MAX_BYTES,
+        BRANCH_NAME_MAX_BYTES,
+        EMAIL_MAX_BYTES,
+        GIT_HASH_LENGTH,
+        GIT_HASH_PATTERN,
+        RESOURCE_NAME_MAX_BYTES,
+        USER_NAME_PATTERN,
+        BenchmarkName,
+        BranchName,
+        Email,
+        GitHash,
+        ResourceId,
+        ResourceName,
+        UserName,
+        parse_name_id,
+        parse_resource_id,
+        parse_uuid,
+    )
     from metalmark.model.result import (
         SCHEMA_VERSION,
         ErrorResult,
@@ -77,30 +97,54 @@ if TYPE_CHECKING:
         RunResult,
         StreamResult,
     )
+    from metalmark.model.slug import (
+        SLUG_MAX_BYTES,
+        SLUG_PATTERN,
+        Slug,
+        random_slug_part,
+        slug_for,
+        slugify,
+        with_suffix,
+    )
 
 
 __all__ = [
+    "BENCHMARK_NAME_MAX_BYTES",
+    "BRANCH_NAME_MAX_BYTES",
     "DEFAULT_PATH",
+    "EMAIL_MAX_BYTES",
     "EXIT_INFRASTRUCTURE",
     "EXIT_NOT_EXECUTABLE",
     "EXIT_NOT_FOUND",
     "EXIT_SIGNAL_BASE",
     "EXIT_TIMED_OUT",
     "GIB",
+    "GIT_HASH_LENGTH",
+    "GIT_HASH_PATTERN",
+    "KEY_RANDOM_LENGTH",
     "KIB",
     "MIB",
+    "RESOURCE_NAME_MAX_BYTES",
     "SCHEMA_VERSION",
+    "SLUG_MAX_BYTES",
+    "SLUG_PATTERN",
+    "USER_NAME_PATTERN",
+    "ApiKey",
+    "BenchmarkName",
     "BoxLost",
     "BoxTooSmall",
+    "BranchName",
     "Canceled",
     "Conflict",
     "Digest",
     "DigestMismatch",
+    "Email",
     "ErrorResult",
     "Fault",
     "FileResult",
     "FilesResult",
     "Forbidden",
+    "GitHash",
     "Hasher",
     "HostResult",
     "ImageConfig",
@@ -110,6 +154,7 @@ __all__ = [
     "InputError",
     "IterationResult",
     "JobSpec",
+    "KeyKind",
     "LayerRefused",
     "LimitsResult",
     "MetalmarkError",
@@ -134,6 +179,8 @@ __all__ = [
     "RegistryDenied",
     "RegistryUnavailable",
     "RequestRefused",
+    "ResourceId",
+    "ResourceName",
     "Resources",
     "RootfsMode",
     "RunResult",
@@ -141,6 +188,7 @@ __all__ = [
     "SandboxUnavailable",
     "ServerStopping",
     "ServerUnavailable",
+    "Slug",
     "StableError",
     "Step",
     "StoreAway",
@@ -154,17 +202,26 @@ __all__ = [
     "TransientError",
     "Unauthenticated",
     "UnsupportedImage",
+    "UserName",
     "WrongPlatform",
     "encodable",
     "exit_code",
     "format_bytes",
     "format_seconds",
+    "has_jwt_shape",
     "ignore_progress",
     "parse_bytes",
+    "parse_name_id",
+    "parse_resource_id",
     "parse_seconds",
+    "parse_uuid",
     "plan",
     "printable",
+    "random_slug_part",
     "resolve_process",
+    "slug_for",
+    "slugify",
+    "with_suffix",
 ]
 
 _RESULT = frozenset(
@@ -184,8 +241,42 @@ _RESULT = frozenset(
 )
 
 
+# Names and keys need `secrets`, which takes a millisecond that a run of one box never uses.
+_LAZY = {
+    **dict.fromkeys(("ApiKey", "KeyKind", "KEY_RANDOM_LENGTH", "has_jwt_shape"), "metalmark.model.api_key"),
+    **dict.fromkeys(
+        (
+            "BENCHMARK_NAME_MAX_BYTES",
+            "BRANCH_NAME_MAX_BYTES",
+            "EMAIL_MAX_BYTES",
+            "GIT_HASH_LENGTH",
+            "GIT_HASH_PATTERN",
+            "RESOURCE_NAME_MAX_BYTES",
+            "USER_NAME_PATTERN",
+            "BenchmarkName",
+            "BranchName",
+            "Email",
+            "GitHash",
+            "ResourceId",
+            "ResourceName",
+            "UserName",
+            "parse_name_id",
+            "parse_resource_id",
+            "parse_uuid",
+        ),
+        "metalmark.model.names",
+    ),
+    **dict.fromkeys(
+        ("SLUG_MAX_BYTES", "SLUG_PATTERN", "Slug", "random_slug_part", "slug_for", "slugify", "with_suffix"),
+        "metalmark.model.slug",
+    ),
+}
+
+
 def __getattr__(name: str) -> object:
     # Pydantic takes a noticeable time to import, and most commands need no result.
     if name in _RESULT:
         return getattr(importlib.import_module("metalmark.model.result"), name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
