@@ -15,7 +15,9 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from metalmark.model import Forbidden, Unauthenticated
+from metalmark.server.client_address import address_group
 from metalmark.server.context import CurrentContext
+from metalmark.server.rate_limits import Limited
 
 if TYPE_CHECKING:
     from metalmark.store import UserRecord
@@ -64,10 +66,30 @@ async def current_actor(connection: HTTPConnection, context: CurrentContext) -> 
     Raises:
         Unauthenticated: There is a credential, and it is malformed, unknown, expired or revoked.
         Forbidden: The user's account is locked.
+        TooManyRequests: The caller is over a rate limit.
     """
-    from metalmark.server.credentials import authenticate
+    from metalmark.server.credentials import authenticate  # noqa: PLC0415  # it makes actors, and so imports this module
 
-    return await authenticate(context, connection.headers.get("authorization"))
+    address = address_group(connection.scope["state"]["client_address"])
+    try:
+        actor = await authenticate(context, connection.headers.get("authorization"))
+    except Unauthenticated:
+        context.limits.spend(Limited.SIGN_IN_ATTEMPTS, address)
+        raise
+    if isinstance(actor, Anonymous):
+        context.limits.spend(Limited.ADDRESS_REQUESTS, address)
+    else:
+        context.limits.spend(Limited.USER_REQUESTS, caller_of(actor, address))
+    return actor
+
+
+def caller_of(actor: Actor, address: str) -> str:
+    """Return who is counted for what an actor does: the user, the project's key, or the address group of nobody."""
+    if isinstance(actor, UserActor):
+        return f"user {actor.user.id}"
+    if isinstance(actor, ProjectKeyActor):
+        return f"key {actor.key_id}"
+    return address
 
 
 CurrentActor = Annotated[Actor, Depends(current_actor)]

@@ -6,11 +6,15 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 import metalmark.server
 from metalmark.server.context import ServerContext
 from metalmark.server.errors import install_error_handlers
+from metalmark.server.query_values import single_values
+from metalmark.server.request_body import RequestBody
+from metalmark.server.request_frame import RequestFrame
+from metalmark.server.request_path import RequestPath
 
 
 def _routers() -> Iterator[APIRouter]:
@@ -31,6 +35,10 @@ def make_application(context: ServerContext) -> FastAPI:
     )
     application.state.context = context
     install_error_handlers(application)
+    # The last one added is the outermost.
+    application.add_middleware(RequestBody, bounds=context.config.server)
+    application.add_middleware(RequestPath)
+    application.add_middleware(RequestFrame, server=context.config.server, clock=context.clock, metrics=context.metrics)
     for router in _routers():
-        application.include_router(router)
+        application.include_router(router, dependencies=[Depends(single_values)])
     return application

@@ -14,6 +14,7 @@ from metalmark.system import Clock
 if TYPE_CHECKING:
     from metalmark.server.dispatcher import Dispatcher
     from metalmark.server.mail import Mailer
+    from metalmark.server.metrics import Metrics
     from metalmark.server.rate_limits import RateLimits
     from metalmark.server.signer import Signer
     from metalmark.store import Blobs, Store
@@ -37,6 +38,8 @@ class ServerContext:
     """Sends confirmations and invitations, or logs them."""
     limits: RateLimits
     """Counts what callers do, and refuses what is too much."""
+    metrics: Metrics
+    """Counts what happens, for those who watch."""
 
 
 def server_context(connection: HTTPConnection) -> ServerContext:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketState
 
 from metalmark.model import (
@@ -108,6 +109,15 @@ def _allowed(request: Request) -> str:
         if match is not Match.NONE:
             methods |= set(getattr(route, "methods", None) or ())
     return ", ".join(sorted(methods))
+
+
+async def refuse(error: MetalmarkError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request or a handshake with an error before any route has seen it."""
+    if scope["type"] == "websocket":
+        channel = WebSocket(scope, receive, send)
+        await channel.send_denial_response(error_response(channel, error))
+    else:
+        await error_response(Request(scope), error)(scope, receive, send)
 
 
 async def _answer(connection: HTTPConnection, response: Response) -> Response:
