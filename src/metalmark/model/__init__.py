@@ -65,6 +65,25 @@ from metalmark.model.resources import OutputLimits, Resources
 
 if TYPE_CHECKING:
     from metalmark.model.api_key import KEY_RANDOM_LENGTH, ApiKey, KeyKind, has_jwt_shape
+    from metalmark.model.capabilities import Capabilities, Demand, public_runner, sandboxes_for, shortcomings
+    from metalmark.model.job_life import (
+        ACTIVE,
+        FINAL,
+        RUNNER_EVENTS,
+        TRANSITIONS,
+        Effect,
+        EndReason,
+        JobEvent,
+        JobLimits,
+        JobStatus,
+        Transition,
+        expiry_event,
+        sources,
+        status_of,
+        time_limit,
+        touched,
+        transition,
+    )
     from metalmark.model.names import (
         BENCHMARK_NAME_MAX_BYTES,
         BRANCH_NAME_MAX_BYTES,
@@ -109,6 +128,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "ACTIVE",
     "BENCHMARK_NAME_MAX_BYTES",
     "BRANCH_NAME_MAX_BYTES",
     "DEFAULT_PATH",
@@ -118,6 +138,7 @@ __all__ = [
     "EXIT_NOT_FOUND",
     "EXIT_SIGNAL_BASE",
     "EXIT_TIMED_OUT",
+    "FINAL",
     "GIB",
     "GIT_HASH_LENGTH",
     "GIT_HASH_PATTERN",
@@ -125,9 +146,11 @@ __all__ = [
     "KIB",
     "MIB",
     "RESOURCE_NAME_MAX_BYTES",
+    "RUNNER_EVENTS",
     "SCHEMA_VERSION",
     "SLUG_MAX_BYTES",
     "SLUG_PATTERN",
+    "TRANSITIONS",
     "USER_NAME_PATTERN",
     "ApiKey",
     "BenchmarkName",
@@ -135,10 +158,14 @@ __all__ = [
     "BoxTooSmall",
     "BranchName",
     "Canceled",
+    "Capabilities",
     "Conflict",
+    "Demand",
     "Digest",
     "DigestMismatch",
+    "Effect",
     "Email",
+    "EndReason",
     "ErrorResult",
     "Fault",
     "FileResult",
@@ -153,7 +180,10 @@ __all__ = [
     "ImageResult",
     "InputError",
     "IterationResult",
+    "JobEvent",
+    "JobLimits",
     "JobSpec",
+    "JobStatus",
     "KeyKind",
     "LayerRefused",
     "LimitsResult",
@@ -200,12 +230,14 @@ __all__ = [
     "TooManyRequests",
     "ToolMissing",
     "TransientError",
+    "Transition",
     "Unauthenticated",
     "UnsupportedImage",
     "UserName",
     "WrongPlatform",
     "encodable",
     "exit_code",
+    "expiry_event",
     "format_bytes",
     "format_seconds",
     "has_jwt_shape",
@@ -217,10 +249,18 @@ __all__ = [
     "parse_uuid",
     "plan",
     "printable",
+    "public_runner",
     "random_slug_part",
     "resolve_process",
+    "sandboxes_for",
+    "shortcomings",
     "slug_for",
     "slugify",
+    "sources",
+    "status_of",
+    "time_limit",
+    "touched",
+    "transition",
     "with_suffix",
 ]
 
@@ -243,6 +283,30 @@ _RESULT = frozenset(
 
 # Names and keys need `secrets`, which takes a millisecond that a run of one box never uses.
 _LAZY = {
+    **dict.fromkeys(
+        (
+            "ACTIVE",
+            "FINAL",
+            "RUNNER_EVENTS",
+            "TRANSITIONS",
+            "Effect",
+            "EndReason",
+            "JobEvent",
+            "JobLimits",
+            "JobStatus",
+            "Transition",
+            "expiry_event",
+            "sources",
+            "status_of",
+            "time_limit",
+            "touched",
+            "transition",
+        ),
+        "metalmark.model.job_life",
+    ),
+    **dict.fromkeys(
+        ("Capabilities", "Demand", "public_runner", "sandboxes_for", "shortcomings"), "metalmark.model.capabilities"
+    ),
     **dict.fromkeys(("ApiKey", "KeyKind", "KEY_RANDOM_LENGTH", "has_jwt_shape"), "metalmark.model.api_key"),
     **dict.fromkeys(
         (
