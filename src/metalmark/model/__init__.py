@@ -62,6 +62,14 @@ from metalmark.model.process import DEFAULT_PATH, ImageConfig, Process, ProcessO
 from metalmark.model.progress import Progress, ProgressSink, ignore_progress
 from metalmark.model.quantity import GIB, KIB, MIB, format_bytes, format_seconds, parse_bytes, parse_seconds
 from metalmark.model.resources import OutputLimits, Resources
+from metalmark.model.role import (
+    PROJECT_KEY_PERMISSIONS,
+    OrganizationRole,
+    Permission,
+    ProjectRole,
+    permitted_in_organization,
+    permitted_in_project,
+)
 
 if TYPE_CHECKING:
     from metalmark.model.api_key import KEY_RANDOM_LENGTH, ApiKey, KeyKind, has_jwt_shape
@@ -145,6 +153,7 @@ __all__ = [
     "KEY_RANDOM_LENGTH",
     "KIB",
     "MIB",
+    "PROJECT_KEY_PERMISSIONS",
     "RESOURCE_NAME_MAX_BYTES",
     "RUNNER_EVENTS",
     "SCHEMA_VERSION",
@@ -192,8 +201,10 @@ __all__ = [
     "NoSpace",
     "NotAnImage",
     "NotFound",
+    "OrganizationRole",
     "Outcome",
     "OutputLimits",
+    "Permission",
     "Phase",
     "PhaseResult",
     "PhaseSpan",
@@ -205,6 +216,7 @@ __all__ = [
     "ProcessRefused",
     "Progress",
     "ProgressSink",
+    "ProjectRole",
     "ProtocolError",
     "RegistryDenied",
     "RegistryUnavailable",
@@ -247,6 +259,8 @@ __all__ = [
     "parse_resource_id",
     "parse_seconds",
     "parse_uuid",
+    "permitted_in_organization",
+    "permitted_in_project",
     "plan",
     "printable",
     "public_runner",

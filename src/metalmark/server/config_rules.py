@@ -1,0 +1,76 @@
+"""What values of a configuration have to do with each other and with files that they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from metalmark.server.config import ServerConfig
+
+_REGISTRY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?", re.ASCII)
+_DATABASES = ("sqlite", "postgresql", "postgres")
+_STORAGES = ("", "file", "s3")
+
+
+def split_bind(bind: str) -> tuple[str, int]:
+    """Return host and port of an address to listen on; the host of an IPv6 one without its brackets.
+
+    Raises:
+        ValueError: It has no port, or one that is none.
+    """
+    host, colon, port = bind.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65_535 or not host:
+        raise ValueError("this is not ADDRESS:PORT")
+    if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
+        raise ValueError("an IPv6 address is written in brackets")
+    return host.strip("[]"), int(port)
+
+
+def _unreadable(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    return ""
+
+
+def _files(config: ServerConfig) -> Iterator[tuple[str, str]]:
+    named = {
+        "tls.certificate_file": config.tls.certificate_file,
+        "tls.key_file": config.tls.key_file,
+        "smtp.password_file": config.smtp.password_file,
+    }
+    for name, path in named.items():
+        if path is not None and (why := _unreadable(path)):
+            yield name, why
+
+
+def _places(config: ServerConfig) -> Iterator[tuple[str, str]]:
+    try:
+        split_bind(config.server.bind)
+    except ValueError as error:
+        yield "server.bind", str(error)
+    if config.database is not None and urlsplit(config.database).scheme.partition("+")[0] not in _DATABASES:
+        yield "database", "this is not a URL of SQLite (sqlite:///PATH) or PostgreSQL (postgresql://…)"
+    if config.storage is not None and urlsplit(config.storage).scheme not in _STORAGES:
+        yield "storage", "this is neither a folder nor s3://BUCKET/PREFIX"
+    for name in config.registry.allowed:
+        if not _REGISTRY.fullmatch(name):
+            yield "registry.allowed", f"{name!r} is not HOST or HOST:PORT"
+
+
+def rule_faults(config: ServerConfig) -> Iterator[tuple[str, str]]:
+    """Yield key and reason of everything that is wrong with a configuration whose single values are right."""
+    yield from _places(config)
+    yield from _files(config)
+    if (config.tls.certificate_file is None) != (config.tls.key_file is None):
+        yield "tls", "certificate_file and key_file go together"
+    if config.smtp.hostname is not None and config.smtp.from_email is None:
+        yield "smtp.from_email", "this is needed with smtp.hostname"
+    if config.smtp.password_file is not None and config.smtp.username is None:
+        yield "smtp.username", "this is needed with smtp.password_file"
+    if config.server.message_max_bytes < config.server.request_body_max_bytes:
+        yield "server.message_max_bytes", "this is less than server.request_body_max_bytes"
