@@ -39,6 +39,46 @@ from metalmark.wire.guest import (
 )
 
 if TYPE_CHECKING:
+    from metalmark.wire.channel import (
+        POLL_TIMEOUT_MAX_S,
+        POLL_TIMEOUT_S,
+        Ack,
+        CancelJob,
+        JobCanceled,
+        JobCompleted,
+        JobFailed,
+        JobMessage,
+        NoJob,
+        RunnerHeartbeat,
+        RunnerMessage,
+        RunnerMetadata,
+        RunnerReady,
+        RunnerRunning,
+        ServerMessage,
+        TerminalMessage,
+        UpdateOffer,
+        channel_text,
+        read_runner_message,
+        read_server_message,
+    )
+    from metalmark.wire.iteration_output import (
+        IterationOutput,
+        JobOutput,
+        Results,
+    )
+    from metalmark.wire.job_config import (
+        ARGUMENTS_MAX,
+        ENTRIES_MAX,
+        Average,
+        Fold,
+        JobConfig,
+    )
+    from metalmark.wire.rest_specs import (
+        Architecture,
+        OperatingSystem,
+        SpecBody,
+        SpecSandbox,
+    )
     from metalmark.wire.scalars import (
         I32,
         U8,
@@ -68,18 +108,26 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ARGUMENTS_MAX",
+    "ENTRIES_MAX",
     "HEADER_BYTES",
     "I32",
     "INPUT_WINDOW_BYTES",
     "MAX_PAYLOAD_BYTES",
+    "POLL_TIMEOUT_MAX_S",
+    "POLL_TIMEOUT_S",
     "PROTOCOL",
     "U8",
     "U32",
+    "Ack",
+    "Architecture",
+    "Average",
     "BenchmarkIdField",
     "BenchmarkNameField",
     "Body",
     "BranchIdField",
     "BranchNameField",
+    "CancelJob",
     "Clock",
     "ClockTag",
     "CreditTag",
@@ -96,6 +144,7 @@ __all__ = [
     "FaultTag",
     "Fields",
     "Flag",
+    "Fold",
     "Frame",
     "FrameDecoder",
     "Get",
@@ -103,9 +152,18 @@ __all__ = [
     "GitHashField",
     "Hello",
     "HelloTag",
+    "IterationOutput",
+    "JobCanceled",
+    "JobCompleted",
+    "JobConfig",
+    "JobFailed",
+    "JobMessage",
+    "JobOutput",
     "JwtField",
     "Kind",
     "NameIdField",
+    "NoJob",
+    "OperatingSystem",
     "PositiveI32",
     "PositiveI64",
     "Put",
@@ -114,24 +172,38 @@ __all__ = [
     "ReadyTag",
     "ResourceIdField",
     "ResourceNameField",
+    "Results",
+    "RunnerHeartbeat",
+    "RunnerMessage",
+    "RunnerMetadata",
+    "RunnerReady",
+    "RunnerRunning",
+    "ServerMessage",
     "Setup",
     "SetupTag",
     "SignalTag",
     "SlugField",
+    "SpecBody",
+    "SpecSandbox",
+    "TerminalMessage",
     "Text",
+    "UpdateOffer",
     "UrlField",
     "UserNameField",
     "UuidField",
+    "channel_text",
     "credit_of",
     "encode",
     "format_date_time",
     "pack",
     "parse_date_time",
+    "read_runner_message",
+    "read_server_message",
     "signal_frame",
 ]
 
 # Pydantic takes a noticeable time to import, and the frames of host and guest need none of it.
-_LATE = ("scalars",)
+_LATE = ("scalars", "channel", "iteration_output", "job_config", "rest_specs")
 
 
 def __getattr__(name: str) -> object:

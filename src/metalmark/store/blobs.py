@@ -1,0 +1,242 @@
+"""Blobs: bytes under keys, in a folder or in an object store (S3 and what speaks like it, by URL).
+
+A blob appears whole or not at all. In a folder it is synced before `Blobs.put` returns, so that a row of the database
+may refer to it. Keys are made by the server alone: lower-case words joined by slashes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
+
+from metalmark.model import InputError, NotFound, StoreAway, StoreFull, TooLarge
+from metalmark.system import in_thread, sync_folder
+
+CHUNK_BYTES = 1024 * 1024
+"""Size of the pieces in which a blob is streamed."""
+_PART_BYTES = 8 * 1024 * 1024
+_KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
+_KEY_MAX_LENGTH = 512
+_SCHEMES = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "https", "http"})
+_FULL = ("os error 28", "os error 122")  # ENOSPC and EDQUOT, as the Rust library words them
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobFacts:
+    """A blob's key and its size."""
+
+    key: str
+    size_bytes: int
+
+
+class Blobs:
+    """Bytes under keys. Safe to use from many tasks, and from several processes."""
+
+    def __init__(self, backend: ObjectStore, folder: Path | None = None) -> None:
+        self._backend = backend
+        self._folder = folder
+
+    @classmethod
+    def open(cls, location: str | Path) -> Blobs:
+        """Open a folder, which is made when missing, or an object store by its URL (``s3://bucket/prefix``).
+
+        Credentials of an object store come from its usual environment variables, not from the URL.
+
+        Raises:
+            InputError: The URL is of an unknown kind, or names no bucket.
+            StoreUnavailable: The folder cannot be made.
+        """
+        text = str(location)
+        scheme = urlsplit(text).scheme if "://" in text else ""
+        if scheme in ("", "file"):
+            return cls._in_folder(Path(urlsplit(text).path if scheme else text))
+        if scheme not in _SCHEMES:
+            raise InputError(
+                "storage", f"{scheme}://…", "no such kind of storage", hint="a folder, or s3://bucket/prefix"
+            )
+        try:
+            retry = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
+            clients = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)}
+            return cls(from_url(text, client_options=clients, retry_config=retry))  # type: ignore[call-overload]  # the overloads are by store, and this one is not known
+        except (BaseError, ValueError) as error:
+            raise InputError("storage", f"{scheme}://…", "cannot be used as storage", hint=str(error)[:300]) from error
+
+    @classmethod
+    def _in_folder(cls, folder: Path) -> Blobs:
+        with _told("the folder of blobs"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            resolved = folder.resolve()
+            return cls(LocalStore(resolved), resolved)
+
+    @classmethod
+    def in_memory(cls) -> Blobs:
+        """Return blobs that end with the process, for tests."""
+        return cls(MemoryStore())
+
+    async def put(self, key: str, data: bytes | AsyncIterator[bytes], *, durable: bool = True) -> int:
+        """Store a blob, in place of one that is there, and return its size in bytes.
+
+        When the iterator raises, nothing is stored and its error goes on.
+
+        Args:
+            key: Where to.
+            data: The bytes, or pieces of them.
+            durable: Whether a blob in a folder has to survive a loss of power.
+
+        Raises:
+            StoreUnavailable: It could not be written; nothing of it is there.
+        """
+        content = data if isinstance(data, bytes) else _Counted(data)
+        try:
+            with _told(key):
+                await obstore.put_async(self._backend, _checked(key), content, chunk_size=_PART_BYTES)
+        except Exception:
+            # What the source raised tells more than that the library could not go on.
+            if isinstance(content, _Counted) and content.error is not None:
+                raise content.error from None
+            raise
+        if durable and self._folder is not None:
+            with _told(key):
+                await in_thread(_synced, self._folder, key)
+        return content.count if isinstance(content, _Counted) else len(content)
+
+    async def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
+        """Return a blob whole.
+
+        Raises:
+            NotFound: There is none under this key.
+            TooLarge: It is over the limit.
+            StoreUnavailable: It could not be read.
+        """
+        with _told(key):
+            result = await obstore.get_async(self._backend, _checked(key))
+            if limit_bytes is not None and result.meta["size"] > limit_bytes:
+                raise TooLarge(f"blob {key}", limit_bytes)
+            return bytes(await result.bytes_async())
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        """Yield a blob in pieces of about `CHUNK_BYTES`.
+
+        Raises:
+            NotFound: There is none under this key; raised before the first piece.
+            StoreUnavailable: It could not be read.
+        """
+        with _told(key):
+            result = await obstore.get_async(self._backend, _checked(key))
+            async for piece in result.stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(piece)
+
+    async def facts(self, key: str) -> BlobFacts | None:
+        """Return a blob's size, or None when there is none.
+
+        Raises:
+            StoreUnavailable: It could not be asked.
+        """
+        try:
+            with _told(key):
+                return BlobFacts(key=key, size_bytes=(await obstore.head_async(self._backend, _checked(key)))["size"])
+        except NotFound:
+            return None
+
+    async def below(self, prefix: str) -> tuple[BlobFacts, ...]:
+        """Return the blobs whose keys begin with ``prefix/``, by key.
+
+        Raises:
+            StoreUnavailable: They could not be listed.
+        """
+        found: list[BlobFacts] = []
+        with _told(prefix):
+            async for batch in obstore.list(self._backend, prefix=_checked(prefix)):
+                found += [BlobFacts(key=item["path"], size_bytes=item["size"]) for item in batch]
+        return tuple(sorted(found, key=lambda facts: facts.key))
+
+    async def delete(self, *keys: str) -> None:
+        """Delete blobs; those that are not there are passed over.
+
+        Raises:
+            StoreUnavailable: One could not be deleted.
+        """
+        for key in keys:
+            try:
+                with _told(key):
+                    await obstore.delete_async(self._backend, _checked(key))
+            except NotFound:
+                continue
+
+
+class _Counted:
+    """Counts the bytes of a source and keeps its error."""
+
+    def __init__(self, source: AsyncIterator[bytes]) -> None:
+        self._source = source
+        self.count = 0
+        self.error: BaseException | None = None
+
+    def __aiter__(self) -> _Counted:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            piece = await anext(self._source)
+        except StopAsyncIteration:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+        self.count += len(piece)
+        return piece
+
+
+async def checksum_of(blobs: Blobs, key: str) -> str:
+    """Return the SHA-256 of a blob in lower-case hex.
+
+    Raises:
+        NotFound: There is none under this key.
+        StoreUnavailable: It could not be read.
+    """
+    hasher = hashlib.sha256()
+    async for piece in blobs.stream(key):
+        hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def _checked(key: str) -> str:
+    if len(key) > _KEY_MAX_LENGTH or not _KEY.fullmatch(key):
+        raise ValueError(f"not a key of a blob: {key[:64]!r}")
+    return key
+
+
+def _synced(folder: Path, key: str) -> None:
+    path = folder / key
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+    for parent in path.parents:
+        sync_folder(parent)
+        if parent == folder:
+            break
+
+
+@contextmanager
+def _told(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (NotFoundError, FileNotFoundError) as error:
+        raise NotFound("blob", key) from error
+    except (BaseError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull("no space left for blobs", hint="free some, or move server.storage") from error
+        if any(mark in str(error) for mark in _FULL):
+            raise StoreFull("no space left for blobs", hint="free some, or move server.storage") from error
+        raise StoreAway(f"blob {key} cannot be reached", why=type(error).__name__) from error
