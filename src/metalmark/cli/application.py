@@ -23,11 +23,26 @@ if TYPE_CHECKING:
     from typer._click.formatting import HelpFormatter
 
 GROUPS: Mapping[str, tuple[str, str]] = {
-    "runner": ("metalmark.cli.runner", "Run benchmarks on this machine."),
+    "runner": ("metalmark.cli.runner", "Run benchmarks on this machine, and look after a server's runners."),
     "image": ("metalmark.cli.image", "Pack, inspect and cache OCI images."),
     "host": ("metalmark.cli.host", "Examine, set up and test this machine."),
+    "server": ("metalmark.cli.server", "Run a server, and ask one about itself."),
+    "job": ("metalmark.cli.job", "Follow, cancel and retry jobs."),
+    "spec": ("metalmark.cli.spec", "Describe the machines that jobs ask for."),
+    "project": ("metalmark.cli.project", "Look after projects and their keys."),
+    "branch": ("metalmark.cli.branch", "Look after branches: lines of development, and where each began."),
+    "testbed": ("metalmark.cli.testbed", "Look after testbeds, where benchmarks run."),
+    "organization": ("metalmark.cli.organization", "Look after organizations, which own projects."),
+    "member": ("metalmark.cli.member", "Invite people into an organization and give them roles."),
+    "user": ("metalmark.cli.user", "Look after users and their keys."),
+    "key": ("metalmark.cli.key", "Keys of a user, for programs."),
+    "token": ("metalmark.cli.token", "Tokens of a user, which keys have replaced."),
+    "auth": ("metalmark.cli.auth", "Sign up and sign in."),
 }
 """Name of each group, the module whose ``app`` it is, and its line in the help."""
+
+ALIASES: Mapping[str, str] = {"org": "organization"}
+"""Other names of groups, which help does not list."""
 
 HELP_COLUMNS = 100
 
@@ -41,6 +56,7 @@ class LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
         """Import a group and return it; None when there is no such group."""
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in GROUPS:
             return super().get_command(ctx, cmd_name)
         group = typer.main.get_command(import_module(GROUPS[cmd_name][0]).app)

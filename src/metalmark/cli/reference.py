@@ -28,6 +28,18 @@ Made by `scripts/write-reference`. Every command has `--help`. Standard output c
 else. Exit codes: [exit-codes.md](exit-codes.md). Shell completion: `metalmark --install-completion`.
 
 Environment: `METALMARK_HOME` moves all folders below one; `METALMARK_LOG` is `debug`, `info`, `warning` or `error`.
+
+Other names: `ls` for `list`, `add` for `create`, `get` for `view`, `edit` for `update`, `rm` for `delete`, `remove` and
+`revoke`, `org` for `organization`.
+"""
+
+
+_CONNECTION = "\nConnection:\n"
+_CONNECTION_PREFACE = """\
+## Connection
+
+Commands that ask a server have these flags too, and `--json`, which prints the server's answer instead of a table.
+[server-connection.md](server-connection.md) says where address and key come from without flags.
 """
 
 
@@ -39,10 +51,15 @@ def help_text(words: tuple[str, ...]) -> str:
 
 def command_reference() -> str:
     """Return ``docs/reference/cli.md``."""
-    sections = [_PREFACE]
+    sections = [_PREFACE, ""]
     for words in _commands((), typer.main.get_command(app)):
         title = " ".join(("metalmark", *words))
-        sections.append(f"## {title}\n\n```text\n{help_text(words).rstrip()}\n```\n")
+        own, heading, connection = help_text(words).partition(_CONNECTION)
+        if heading:
+            # These flags are the same for every command that has them.
+            sections[1] = f"{_CONNECTION_PREFACE}\n```text\n{connection.rstrip()}\n```\n"
+            own += "\nConnection: see above.\n"
+        sections.append(f"## {title}\n\n```text\n{own.rstrip()}\n```\n")
     return "\n".join(sections)
 
 

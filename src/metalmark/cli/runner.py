@@ -1,4 +1,4 @@
-"""``metalmark runner``: run benchmarks on this machine."""
+"""``metalmark runner``: run benchmarks on this machine; the runners that a server knows are in ``runner_records``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typer.core import TyperCommand
 from metalmark.cli.errors import exit_status, tell
 from metalmark.cli.job_options import JobOptions, repeat_flags, split_words
 from metalmark.cli.logs import Verbosity, set_up_logging, shown
+from metalmark.cli.runner_records import add_runner_records
 from metalmark.model import InputError
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # only for a signature; Typer has no public name for it
 
 app = typer.Typer(
-    help="Run benchmarks on this machine.",
+    help="Run benchmarks on this machine, and look after a server's runners.",
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
@@ -251,3 +252,6 @@ def _image(positional: str | None, flag: str | None) -> str:
     if positional is not None and flag is not None:
         raise InputError("IMAGE", positional, f"--image {flag} names one already", hint="put the command after --")
     return positional if positional is not None else flag or ""
+
+
+add_runner_records(app)

@@ -14,7 +14,14 @@ from metalmark.client.credential import (
     parse_token,
     read_key_file,
 )
-from metalmark.client.session import MAX_ANSWER_BYTES, QueryValue, ServerSession, ServerVersion, open_session
+from metalmark.client.session import (
+    INTERFACE_VERSION,
+    MAX_ANSWER_BYTES,
+    QueryValue,
+    ServerSession,
+    ServerVersion,
+    open_session,
+)
 from metalmark.client.settings import (
     CONFIGURATION_NAME,
     ClientConfiguration,
@@ -30,6 +37,7 @@ __all__ = [
     "CONFIGURATION_NAME",
     "CREDENTIAL_NAME",
     "DEFAULT_ADDRESS",
+    "INTERFACE_VERSION",
     "MAX_ANSWER_BYTES",
     "Answer",
     "ClientConfiguration",

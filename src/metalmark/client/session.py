@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 QueryValue = str | int | bool | None
 
+INTERFACE_VERSION = "0.6.12"
+"""Version of the interface that this client speaks, and that programs compare."""
+
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """The longest answer that is read: a job's output is the longest, and is bounded by the server to less."""
 

@@ -1,0 +1,74 @@
+"""``metalmark job``: what runners were asked to do, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from metalmark.cli.key import Project
+from metalmark.cli.remote import Paging, group_of, remote_command
+from metalmark.cli.view import View, column, columns, listing, single
+
+if TYPE_CHECKING:
+    from metalmark.client import JsonValue, ServerSession
+
+app = group_of("Follow, cancel and retry jobs.")
+
+Job = Annotated[str, typer.Argument(metavar="JOB", help="UUID of the job.", show_default=False)]
+_STATUS = Literal["pending", "claimed", "running", "completed", "processed", "failed", "canceled"]
+
+_SPEC = column("spec.slug", "spec")
+_LIST = columns("uuid", "status", _SPEC, "runner", "created", "started", "completed")
+
+
+@remote_command(app, "list", "ls", needs_credential=False, sort=("created",))
+async def list_jobs(
+    server: ServerSession,
+    *,
+    project: Project,
+    status: Annotated[_STATUS | None, typer.Option(help="Only those.", show_default=False)] = None,
+    paging: Paging,
+) -> View:
+    """List the jobs of a project, the newest first."""
+    return listing(await paging.fetch(server, "projects", project, "jobs", query={"status": status}), _LIST)
+
+
+@remote_command(app, "view", "get", needs_credential=False)
+async def view_job(server: ServerSession, *, project: Project, job: Job) -> View:
+    """Show a job; --json has its output too, once it ran and for those who signed in."""
+    return job_view((await server.call("GET", "projects", project, "jobs", job)).value)
+
+
+@remote_command(app, "cancel")
+async def cancel_job(server: ServerSession, *, project: Project, job: Job) -> View:
+    """Cancel a job. One that runs is stopped by its runner."""
+    return job_view((await server.call("POST", "projects", project, "jobs", job, "cancel")).value)
+
+
+@remote_command(app, "retry")
+async def retry_job(server: ServerSession, *, project: Project, job: Job) -> View:
+    """Do a job that has ended once more, as a new job that points at it."""
+    return job_view((await server.call("POST", "projects", project, "jobs", job, "retry")).value)
+
+
+def job_view(value: JsonValue) -> View:
+    """Return the view of a job: its fields without output, and a line about each iteration that has ended."""
+    if not isinstance(value, Mapping):
+        return single(value)
+    fields = [_SPEC if name == "spec" else column(name) for name in value if name not in ("output", "config")]
+    view = single(value, fields)
+    output = value.get("output")
+    if not isinstance(output, Mapping):
+        return view
+    results = output.get("results")
+    rows = list(view.rows)
+    for index, result in enumerate(results if isinstance(results, Sequence) else ()):
+        if isinstance(result, Mapping):
+            files = result.get("output")
+            some = f", {len(files)} files" if isinstance(files, Mapping) and files else ""
+            rows.append((f"iteration {index}", f"exit code {result.get('exit_code')}{some}"))
+    if output.get("error") is not None:
+        rows.append(("error", str(output["error"])))
+    return View(value=value, rows=tuple(rows))
