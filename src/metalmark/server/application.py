@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from fastapi import APIRouter, Depends, FastAPI
 
 import metalmark.server
+from metalmark.server.config import ServerConfig
 from metalmark.server.context import ServerContext
 from metalmark.server.errors import install_error_handlers
+from metalmark.server.metrics import Metrics
 from metalmark.server.query_values import single_values
 from metalmark.server.request_body import RequestBody
 from metalmark.server.request_frame import RequestFrame
 from metalmark.server.request_path import RequestPath
+from metalmark.system import Clock
 
 
 def _routers() -> Iterator[APIRouter]:
@@ -23,8 +26,8 @@ def _routers() -> Iterator[APIRouter]:
             yield importlib.import_module(module.name).router
 
 
-def make_application(context: ServerContext) -> FastAPI:
-    """Return the application that serves a context; opening and closing the context is the caller's."""
+def frame(routers: Iterable[APIRouter], config: ServerConfig, clock: Clock, metrics: Metrics) -> FastAPI:
+    """Return an application of some routes with the rules of every request around them."""
     application = FastAPI(
         title="Metalmark",
         openapi_url=None,
@@ -33,12 +36,20 @@ def make_application(context: ServerContext) -> FastAPI:
         redirect_slashes=False,
         strict_content_type=False,
     )
-    application.state.context = context
     install_error_handlers(application)
     # The last one added is the outermost.
-    application.add_middleware(RequestBody, bounds=context.config.server)
+    application.add_middleware(RequestBody, bounds=config.server)
     application.add_middleware(RequestPath)
-    application.add_middleware(RequestFrame, server=context.config.server, clock=context.clock, metrics=context.metrics)
-    for router in _routers():
+    application.add_middleware(RequestFrame, server=config.server, clock=clock, metrics=metrics)
+    application.state.routes = []
+    for router in routers:
         application.include_router(router, dependencies=[Depends(single_values)])
+        application.state.routes += router.routes
+    return application
+
+
+def make_application(context: ServerContext) -> FastAPI:
+    """Return the application that serves a context; opening and closing the context is the caller's."""
+    application = frame(_routers(), context.config, context.clock, context.metrics)
+    application.state.context = context
     return application
