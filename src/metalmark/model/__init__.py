@@ -44,6 +44,7 @@ from metalmark.model.errors import (
     UnsupportedImage,
     WrongPlatform,
 )
+from metalmark.model.identifier import new_id
 from metalmark.model.job import JobSpec, Plan, RootfsMode, SandboxName, Step, plan
 from metalmark.model.outcome import (
     EXIT_INFRASTRUCTURE,
@@ -254,6 +255,7 @@ __all__ = [
     "format_seconds",
     "has_jwt_shape",
     "ignore_progress",
+    "new_id",
     "parse_bytes",
     "parse_name_id",
     "parse_resource_id",

@@ -1,0 +1,56 @@
+"""Lists: one page of what matches, and how many match in all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, Select, false, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from metalmark.store.columns import id_text
+
+_MAX_OFFSET = 2**62
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Which part of a list is wanted."""
+
+    limit: int
+    """The most items; 0 gives none, and the total all the same."""
+    offset: int = 0
+    """How many items come before it."""
+
+
+ALL = Page(limit=2**31)
+"""Everything. For lists that are short by their nature."""
+
+
+async def rows_of(connection: AsyncConnection, query: Select[Any], page: Page) -> tuple[Sequence[Row[Any]], int]:
+    """Return a page of an ordered query, and the number of rows without paging."""
+    count = select(func.count()).select_from(query.order_by(None).subquery())
+    total = (await connection.execute(count)).scalar_one()
+    if page.limit == 0 or page.offset >= total:
+        return (), total
+    part = query.limit(page.limit).offset(min(page.offset, _MAX_OFFSET))
+    return (await connection.execute(part)).all(), total
+
+
+def matches(
+    text: str, connection: AsyncConnection, *names: ColumnElement[str], identifier: ColumnElement[UUID]
+) -> ColumnElement[bool]:
+    """Return the condition that one of the names or the identifier contains a text.
+
+    ``%`` and ``_`` in it stand for any run of characters and any one, as users of the wire know it; ASCII letters match
+    either case.
+    """
+    if "\x00" in text:
+        # No name holds it, and PostgreSQL takes it for the end of the message.
+        return false()
+    # PostgreSQL alone gives the backslash a meaning unless told otherwise.
+    pattern = f"%{text}%".replace("\\", "\\\\")
+    texts = (*names, id_text(identifier, connection.dialect.name))
+    return or_(*(column.ilike(pattern, escape="\\") for column in texts))

@@ -1,0 +1,189 @@
+"""PostgreSQL: a pool of connections, a transaction for each write, and one more connection that listens for notices."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, TypeVar
+
+import anyio
+import psycopg
+from sqlalchemy import URL, bindparam, event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from metalmark.model import StoreAway, StoreBusy
+from metalmark.store.database_errors import wants_another_try, was_cut_off
+from metalmark.store.notices import MISSED, Notice, Notices, take_announced
+from metalmark.store.pace import Isolation, Pace
+from metalmark.system import sleep_s
+
+T = TypeVar("T")
+_Listener: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
+_CHANNEL = "metalmark"
+_ALIVE_CHECK_S = 20.0
+_RETRY_S = 0.01
+_RETRY_MOST_S = 0.5
+_RECONNECT_S = 0.5
+_NOTIFY = text("SELECT pg_notify(:channel, payload) FROM unnest(CAST(:payloads AS text[])) AS payload").bindparams(
+    bindparam("channel", _CHANNEL)
+)
+
+
+class PostgresqlEngine:
+    """One PostgreSQL database, as one process uses it."""
+
+    name = "postgresql"
+
+    def __init__(self, url: URL, pace: Pace, notices: Notices) -> None:
+        self._pace = pace
+        self._notices = notices
+        settings = {
+            "statement_timeout": round(pace.write_s * 1000),
+            "lock_timeout": round(pace.lock_s * 1000),
+            "idle_in_transaction_session_timeout": round(pace.read_s * 1000),
+        }
+        self._arguments: dict[str, Any] = {
+            "connect_timeout": max(1, round(pace.connect_s)),
+            "application_name": "metalmark",
+            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": round(pace.write_s * 1000),
+        }
+        self._url = url.set(drivername="postgresql+psycopg")
+        self._engine = create_async_engine(
+            self._url,
+            pool_size=pace.connections,
+            max_overflow=0,
+            pool_timeout=pace.lock_s,
+            pool_use_lifo=True,
+            connect_args=self._arguments,
+        )
+
+        @event.listens_for(self._engine.sync_engine, "handle_error")
+        def on_error(context: object) -> None:
+            # Without this one dead connection makes the pool forget all of the others, which work.
+            setattr(context, "invalidate_pool_on_disconnect", True)  # noqa: B010 - the attribute is the interface
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Have notices of all processes delivered.
+
+        Raises:
+            StoreAway: The database cannot be reached.
+        """
+        try:
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(self._listen_always)
+                yield
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._engine.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection that sees one state of the database and cannot change it."""
+        async with self._begun("REPEATABLE READ", readonly=True) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _begun(self, isolation: str, *, readonly: bool) -> AsyncIterator[AsyncConnection]:
+        """Give a connection in a transaction that is rolled back at the end, unless it was committed.
+
+        A connection of the pool may have died since it was last used. Nothing was done on it yet, so another is taken.
+        """
+        connection = await self._start(isolation, readonly=readonly)
+        try:
+            yield connection
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(self._pace.connect_s):
+                await connection.close()
+
+    async def _start(self, isolation: str, *, readonly: bool) -> AsyncConnection:
+        for tries_left in range(self._pace.connections, -1, -1):
+            connection = self._engine.connect()
+            try:
+                await connection.start()
+                await connection.execution_options(isolation_level=isolation, postgresql_readonly=readonly)
+                await connection.begin()
+            except DBAPIError as error:
+                await connection.close()
+                if not tries_left or not was_cut_off(error):
+                    raise
+            else:
+                return connection
+        raise StoreAway("the database cannot be reached")
+
+    async def write(self, work: Callable[[AsyncConnection], Awaitable[T]], isolation: Isolation) -> T:
+        """Carry out a work in a transaction of its own, again when others got in its way."""
+        with anyio.fail_after(self._pace.write_s):
+            for tries_left in range(self._pace.tries - 1, -1, -1):
+                committing = False
+                try:
+                    async with self._begun(isolation.value, readonly=False) as connection:
+                        take_announced(connection)
+                        result = await work(connection)
+                        await _notify(connection)
+                        committing = True
+                        await connection.commit()
+                        return result
+                except DBAPIError as error:
+                    # A connection that broke during the commit leaves open whether it took place: no second try.
+                    again = wants_another_try(error) or (was_cut_off(error) and not committing)
+                    if not again or not tries_left:
+                        raise
+                await self._wait_for_others(self._pace.tries - tries_left)
+        raise StoreBusy("other writes kept getting in the way of this one")
+
+    async def _wait_for_others(self, tried: int) -> None:
+        most_s = min(_RETRY_MOST_S, _RETRY_S * 2**tried)
+        await sleep_s(random.uniform(0, most_s))  # noqa: S311 - keeps writes from meeting again, hides nothing
+
+    async def _listen_always(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Deliver notices of all processes, over one connection after the other."""
+        connection: _Listener | None = await self._connect_listener()
+        task_status.started()
+        while True:
+            try:
+                if connection is None:
+                    connection = await self._connect_listener()
+                    self._notices.deliver([MISSED])
+                await self._listen(connection)
+            except (psycopg.Error, OSError, TimeoutError, StoreAway):
+                pass
+            finally:
+                if connection is not None:
+                    with anyio.CancelScope(shield=True), anyio.move_on_after(self._pace.connect_s):
+                        await connection.close()
+            connection = None
+            await sleep_s(_RECONNECT_S)
+
+    async def _connect_listener(self) -> _Listener:
+        plain = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+        arguments = {**self._arguments, "options": "-c tcp_keepalives_idle=15"}
+        try:
+            with anyio.fail_after(self._pace.connect_s):
+                connection = await psycopg.AsyncConnection.connect(plain, autocommit=True, **arguments)
+                await connection.execute(f"LISTEN {_CHANNEL}".encode())
+                return connection
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            raise StoreAway("the database cannot be reached") from error
+
+    async def _listen(self, connection: _Listener) -> None:
+        while True:
+            async for notify in connection.notifies(timeout=_ALIVE_CHECK_S):
+                notice = Notice.parse(notify.payload)
+                if notice is not None:
+                    self._notices.deliver([notice])
+            with anyio.fail_after(self._pace.connect_s):
+                await connection.execute("SELECT 1")
+
+
+async def _notify(connection: AsyncConnection) -> None:
+    notices = take_announced(connection)
+    if notices:
+        await connection.execute(_NOTIFY, {"payloads": [notice.text() for notice in notices]})

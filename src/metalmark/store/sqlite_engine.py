@@ -1,0 +1,244 @@
+"""SQLite: readers beside one writer, which commits what has gathered in one go.
+
+A commit waits for the disk. While it does, other writes gather; the writer then carries all of them out in one
+transaction, each under a savepoint of its own, and commits once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+from sqlalchemy import URL, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from metalmark.model import StoreAway, StoreBusy
+from metalmark.store.database_errors import ended_transaction, meaning_of
+from metalmark.store.notices import Notice, Notices, take_announced
+from metalmark.store.pace import Isolation, Pace
+
+T = TypeVar("T")
+_GROUP_MOST = 128
+_QUEUE_MOST = 8192
+
+
+@dataclass(eq=False)
+class _Write:
+    """A write that waits, runs, or has an outcome."""
+
+    work: Callable[[AsyncConnection], Awaitable[Any]]
+    done: anyio.Event = field(default_factory=anyio.Event)
+    result: Any = None
+    error: BaseException | None = None
+    abandoned: bool = False
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.done.set()
+
+
+def _prepare(engine: AsyncEngine, pragmas: tuple[str, ...], begin: str) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's
+        # None stops the driver from beginning transactions by itself, and at the wrong time.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begun(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's
+        connection.exec_driver_sql(begin)
+
+
+def create_private(path: Path) -> None:
+    """Make a database file that only its owner can read, unless it is there; SQLite gives its other files that mode.
+
+    Raises:
+        StoreAway: The file or its folder cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreAway(f"the database file {path} cannot be made ({error.strerror})") from error
+
+
+class SqliteEngine:
+    """One database file of this process."""
+
+    name = "sqlite"
+
+    def __init__(self, path: Path, pace: Pace, notices: Notices) -> None:
+        busy = f"busy_timeout={round(pace.lock_s * 1000)}"
+        url = URL.create("sqlite+aiosqlite", database=str(path))
+        shared = ("foreign_keys=ON", busy, "temp_store=MEMORY")
+        # FULL: an acknowledged result outlives a power cut. Group commit makes it cheap.
+        writing = ("journal_mode=WAL", "synchronous=FULL", "journal_size_limit=67108864", *shared)
+        self._path = path
+        self._pace = pace
+        self._notices = notices
+        self._writing = create_async_engine(url, poolclass=NullPool)
+        self._reading = create_async_engine(
+            url, pool_size=pace.connections, max_overflow=0, pool_timeout=pace.lock_s, pool_reset_on_return=None
+        )
+        _prepare(self._writing, writing, "BEGIN IMMEDIATE")
+        _prepare(self._reading, (*shared, "query_only=ON"), "BEGIN")
+        self._queue: deque[_Write] = deque()
+        self._wake = anyio.Event()
+        self._ready = False
+        self._closing = False
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Have the writer at work.
+
+        Raises:
+            StoreAway: The file cannot be used.
+        """
+        create_private(self._path)
+        try:
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(self._write_all)
+                yield
+                self._closing = True
+                self._wake.set()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._reading.dispose()
+                await self._writing.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection that sees one state of the database and cannot change it."""
+        async with self._reading.connect() as connection:
+            await connection.begin()
+            try:
+                yield connection
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await connection.rollback()
+
+    async def write(self, work: Callable[[AsyncConnection], Awaitable[T]], isolation: Isolation) -> T:  # noqa: ARG002 - SQLite has one
+        """Carry out a work in a transaction, one after the other."""
+        if self._closing or len(self._queue) >= _QUEUE_MOST:
+            raise StoreBusy("more writes wait than the database can do in time")
+        item = _Write(work)
+        self._queue.append(item)
+        self._wake.set()
+        try:
+            with anyio.fail_after(self._pace.write_s):
+                await item.done.wait()
+        except TimeoutError:
+            raise StoreBusy("the write did not get its turn in time") from None
+        finally:
+            item.abandoned = True
+        if item.error is not None:
+            raise item.error
+        result: T = item.result
+        return result
+
+    async def _write_all(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        task_status.started()
+        connection: AsyncConnection | None = None
+        try:
+            while True:
+                group = self._next_group()
+                if not group:
+                    if self._closing:
+                        return
+                    self._wake = anyio.Event()
+                    await self._wake.wait()
+                    continue
+                connection = await self._carry_out(connection, group)
+        finally:
+            self._closing = True
+            for item in self._queue:
+                item.fail(StoreAway("the database was closed"))
+            if connection is not None:
+                with anyio.CancelScope(shield=True):
+                    await connection.close()
+
+    def _next_group(self) -> list[_Write]:
+        group: list[_Write] = []
+        while self._queue and len(group) < _GROUP_MOST:
+            item = self._queue.popleft()
+            if not item.abandoned:
+                group.append(item)
+        return group
+
+    async def _carry_out(self, connection: AsyncConnection | None, group: list[_Write]) -> AsyncConnection | None:
+        """Carry out a group, and return the connection to go on with, if it is of further use."""
+        try:
+            if connection is None:
+                connection = await self._writing.connect()
+            await self._try_group(connection, group)
+        except anyio.get_cancelled_exc_class():
+            for item in group:
+                item.fail(StoreAway("the database was closed"))
+            raise
+        except Exception as error:  # noqa: BLE001 - each waiting write is told, and the writer lives on
+            if connection is not None:
+                await _discard(connection)
+            unfinished = [item for item in group if not item.done.is_set()]
+            if len(group) == 1 or not unfinished:
+                for item in unfinished:
+                    item.fail(meaning_of(error) or error)
+                return None
+            # One spoiled it for all: alone, each has what is its own.
+            again: AsyncConnection | None = None
+            for item in unfinished:
+                again = await self._carry_out(again, [item])
+            return again
+        return connection
+
+    async def _try_group(self, connection: AsyncConnection, group: list[_Write]) -> None:
+        take_announced(connection)
+        notices: list[Notice] = []
+        done: list[_Write] = []
+        async with connection.begin():
+            for item in group:
+                error = await self._try_one(connection, item, alone=len(group) == 1)
+                announced = take_announced(connection)
+                if error is None:
+                    done.append(item)
+                    notices += announced
+                else:
+                    item.fail(error)
+        for item in done:
+            item.done.set()
+        self._notices.deliver(notices)
+
+    async def _try_one(self, connection: AsyncConnection, item: _Write, *, alone: bool) -> BaseException | None:
+        """Carry out one work under a savepoint; return its error when the transaction can go on without it."""
+        try:
+            with anyio.fail_after(self._pace.write_s):
+                if alone:
+                    item.result = await item.work(connection)
+                else:
+                    async with connection.begin_nested():
+                        item.result = await item.work(connection)
+        except Exception as error:
+            if alone or ended_transaction(error) or isinstance(error, TimeoutError):
+                raise
+            return meaning_of(error) or error
+        return None
+
+
+async def _discard(connection: AsyncConnection) -> None:
+    with anyio.CancelScope(shield=True):
+        try:
+            await connection.invalidate()
+            await connection.close()
+        except (SQLAlchemyError, OSError, ValueError):
+            # It is of no use any more, whatever it says to that.
+            return

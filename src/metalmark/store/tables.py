@@ -1,0 +1,50 @@
+"""Every table, by the name it has in the database."""
+
+from __future__ import annotations
+
+from metalmark.store.columns import metadata
+from metalmark.store.tables_accounts import (
+    audit_log,
+    invites,
+    organization_roles,
+    organizations,
+    project_keys,
+    project_roles,
+    projects,
+    signing_secrets,
+    tokens,
+    user_keys,
+    users,
+)
+from metalmark.store.tables_fleet import runner_capabilities, runner_specs, runners, specs
+from metalmark.store.tables_jobs import job_events, job_leases, job_output_chunks, jobs
+from metalmark.store.tables_projects import branches, head_versions, heads, reports, testbeds, versions
+
+__all__ = [
+    "audit_log",
+    "branches",
+    "head_versions",
+    "heads",
+    "invites",
+    "job_events",
+    "job_leases",
+    "job_output_chunks",
+    "jobs",
+    "metadata",
+    "organization_roles",
+    "organizations",
+    "project_keys",
+    "project_roles",
+    "projects",
+    "reports",
+    "runner_capabilities",
+    "runner_specs",
+    "runners",
+    "signing_secrets",
+    "specs",
+    "testbeds",
+    "tokens",
+    "user_keys",
+    "users",
+    "versions",
+]
