@@ -18,12 +18,18 @@ class _Sparse(Body):
 
 
 class IterationOutput(_Sparse):
-    """One iteration: its exit code, what it printed, and the files it was asked for (path to text)."""
+    """One iteration: its exit code, what it printed, and the files it was asked for (path to text).
+
+    Our own runners send what is not UTF-8 in the fields that end in ``_base64``, so that no byte is lost.
+    """
 
     exit_code: I32
     stdout: Text | None = None
     stderr: Text | None = None
     output: dict[str, str] | None = None
+    stdout_base64: Text | None = None
+    stderr_base64: Text | None = None
+    output_base64: dict[str, str] | None = None
 
 
 Results = tuple[IterationOutput, ...]
