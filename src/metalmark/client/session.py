@@ -14,7 +14,7 @@ import metalmark
 from metalmark.client.answer import Answer, JsonValue, fault_text, parse_json, refusal
 from metalmark.client.settings import ConnectionSettings
 from metalmark.client.trust import tls_context, tls_failure
-from metalmark.model import ProtocolError, ServerUnavailable, StableError
+from metalmark.model import InputError, ProtocolError, ServerUnavailable, StableError
 from metalmark.system import in_thread, sleep_s
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class ServerSession:
         address = self.settings.address
         if isinstance(error, ssl.SSLCertVerificationError):
             return StableError(
-                f"the certificate of {address} is not trusted: {error.verify_message}",
+                f"the certificate of {address} is not trusted: {getattr(error, 'verify_message', error)}",
                 why="somebody else may answer in its place",
                 hint="name the authority that signed it with --ca-file",
             )
@@ -258,7 +258,7 @@ async def open_session(
         sleep: How to wait between attempts.
 
     Raises:
-        InputError: A file of certificates cannot be used.
+        InputError: A file of certificates or the proxy cannot be used.
     """
     import httpx  # noqa: PLC0415 - heavy; importing this module costs nothing
 
@@ -286,7 +286,14 @@ def _proxy(settings: ConnectionSettings) -> str | None:
         if suffix == "*" or (suffix and (address.host == suffix or address.host.endswith(f".{suffix}"))):
             return None
     value = named.get(f"{address.scheme}_proxy") or named.get("all_proxy")
-    return None if not value else value if "://" in value else f"http://{value}"
+    if not value:
+        return None
+    proxy = value if "://" in value else f"http://{value}"
+    if not proxy.startswith(("http://", "https://")):
+        # Not repeated as a whole: it may hold a password.
+        scheme = proxy.partition(":")[0]
+        raise InputError(f"{address.scheme}_proxy", scheme, "only http and https proxies are known")
+    return proxy
 
 
 def _query_text(value: QueryValue) -> str:
