@@ -71,6 +71,7 @@ from metalmark.model.role import (
     permitted_in_organization,
     permitted_in_project,
 )
+from metalmark.model.visibility import Visibility
 
 if TYPE_CHECKING:
     from metalmark.model.api_key import KEY_RANDOM_LENGTH, ApiKey, KeyKind, has_jwt_shape
@@ -247,6 +248,7 @@ __all__ = [
     "Unauthenticated",
     "UnsupportedImage",
     "UserName",
+    "Visibility",
     "WrongPlatform",
     "encodable",
     "exit_code",

@@ -1,0 +1,233 @@
+"""Projects: what is measured, who may see it, and whose it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, Select, and_, delete, false, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from metalmark.model import OrganizationRole, ProjectRole, ResourceId, ResourceName, Slug, Visibility, new_id, slug_for
+from metalmark.store.members import give_project_role
+from metalmark.store.page import Page, matches, rows_of
+from metalmark.store.slugs import insert_with_slug
+from metalmark.store.tables import jobs, organization_roles, project_roles, projects, reports
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectRecord:
+    """A project."""
+
+    id: UUID
+    organization_id: UUID
+    name: ResourceName
+    slug: Slug
+    url: str | None
+    visibility: Visibility
+    created: datetime
+    modified: datetime
+    claimed: datetime | None
+    """When its organization's oldest member became one; None while that has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectChanges:
+    """What of a project is to be different; None leaves a field."""
+
+    name: ResourceName | None = None
+    slug: Slug | None = None
+    url: str | None = None
+    clear_url: bool = False
+    """The project has no URL any more."""
+    visibility: Visibility | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """Whose eyes see a list of projects; by default a stranger's, who sees the public ones."""
+
+    user_id: UUID | None = None
+    """Those where this user has a role, and those of organizations that the user leads, as well."""
+    key_project_id: UUID | None = None
+    """This one only."""
+    everything: bool = False
+    """All."""
+
+
+_claimed = (
+    select(func.min(organization_roles.c.created))
+    .where(organization_roles.c.organization_id == projects.c.organization_id)
+    .scalar_subquery()
+    .label("claimed")
+)
+_there = projects.c.deleted.is_(None)
+
+
+def _project(row: Row[Any]) -> ProjectRecord:
+    fields = row._mapping  # noqa: SLF001  how SQLAlchemy spells its public mapping
+    return ProjectRecord(
+        id=fields["id"],
+        organization_id=fields["organization_id"],
+        name=ResourceName(fields["name"]),
+        slug=Slug(fields["slug"]),
+        url=fields["url"],
+        visibility=Visibility(fields["visibility"]),
+        created=fields["created"],
+        modified=fields["modified"],
+        claimed=fields["claimed"],
+    )
+
+
+async def create_project(
+    connection: AsyncConnection,
+    *,
+    organization_id: UUID,
+    name: ResourceName,
+    now: datetime,
+    slug: Slug | None = None,
+    url: str | None = None,
+    visibility: Visibility = Visibility.PUBLIC,
+    maintainer_id: UUID | None = None,
+    project_id: UUID | None = None,
+) -> ProjectRecord:
+    """Make a project, and its maintainer if one is given. There is nothing in it yet.
+
+    Args:
+        connection: Of a write.
+        organization_id: Whose it is.
+        name: Unique within the organization.
+        now: The time of day.
+        slug: What is tried first; by default that of the name. A suffix is added where it is taken.
+        url: Of the project's home.
+        visibility: Who may see it.
+        maintainer_id: A user.
+        project_id: Its identifier, where that has to be a certain one.
+
+    Raises:
+        Conflict: The organization has a project of this name.
+    """
+    identifier = project_id or new_id()
+    values = {
+        "id": identifier,
+        "organization_id": organization_id,
+        "name": name,
+        "url": url,
+        "visibility": visibility.value,
+        "created": now,
+        "modified": now,
+    }
+    await insert_with_slug(connection, projects, slug=slug_for(name, slug), values=values)
+    if maintainer_id is not None:
+        await give_project_role(
+            connection, project_id=identifier, user_id=maintainer_id, role=ProjectRole.MAINTAINER, now=now
+        )
+    found = await find_project(connection, identifier)
+    assert found is not None, "it was inserted in this transaction"
+    return found
+
+
+async def find_project(connection: AsyncConnection, identifier: ResourceId) -> ProjectRecord | None:
+    """Return the project of a UUID or slug, unless it is deleted."""
+    named = projects.c.id == identifier if isinstance(identifier, UUID) else projects.c.slug == identifier
+    row = (await connection.execute(select(projects, _claimed).where(and_(named, _there)))).one_or_none()
+    return None if row is None else _project(row)
+
+
+def projects_query(
+    connection: AsyncConnection,
+    *,
+    sight: Sight,
+    organization_id: UUID | None = None,
+    name: str | None = None,
+    search: str | None = None,
+    descending: bool = False,
+) -> Select[Any]:
+    """The query of a list of projects, by name."""
+    query = select(projects, _claimed).where(_there)
+    if sight.key_project_id is not None:
+        query = query.where(projects.c.id == sight.key_project_id)
+    elif not sight.everything:
+        query = query.where(or_(projects.c.visibility == Visibility.PUBLIC.value, _of_user(sight.user_id)))
+    if organization_id is not None:
+        query = query.where(projects.c.organization_id == organization_id)
+    if name is not None:
+        query = query.where(projects.c.name == name)
+    if search is not None:
+        query = query.where(matches(search, connection, projects.c.name, projects.c.slug, identifier=projects.c.id))
+    order = (projects.c.name, projects.c.slug)
+    return query.order_by(*(column.desc() if descending else column for column in order))
+
+
+def _of_user(user_id: UUID | None) -> Any:  # noqa: ANN401  SQLAlchemy's condition
+    if user_id is None:
+        return false()
+    led = and_(organization_roles.c.user_id == user_id, organization_roles.c.role == OrganizationRole.LEADER.value)
+    return or_(
+        projects.c.id.in_(select(project_roles.c.project_id).where(project_roles.c.user_id == user_id)),
+        projects.c.organization_id.in_(select(organization_roles.c.organization_id).where(led)),
+    )
+
+
+async def list_projects(
+    connection: AsyncConnection,
+    *,
+    page: Page,
+    sight: Sight,
+    organization_id: UUID | None = None,
+    name: str | None = None,
+    search: str | None = None,
+    descending: bool = False,
+) -> tuple[tuple[ProjectRecord, ...], int]:
+    """Return a page of the projects that somebody sees, by name, and how many match."""
+    query = projects_query(
+        connection, sight=sight, organization_id=organization_id, name=name, search=search, descending=descending
+    )
+    rows, total = await rows_of(connection, query, page)
+    return tuple(_project(row) for row in rows), total
+
+
+async def update_project(
+    connection: AsyncConnection, *, project_id: UUID, changes: ProjectChanges, now: datetime
+) -> ProjectRecord | None:
+    """Change a project, and return what it is then; None when there is none.
+
+    Raises:
+        Conflict: The name or slug is taken.
+    """
+    values: dict[str, Any] = {"modified": now}
+    wanted = (("name", changes.name), ("slug", changes.slug), ("url", changes.url), ("visibility", changes.visibility))
+    values |= {name: str(value) for name, value in wanted if value is not None}
+    if changes.clear_url:
+        values["url"] = None
+    await connection.execute(update(projects).where(and_(projects.c.id == project_id, _there)).values(**values))
+    return await find_project(connection, project_id)
+
+
+async def hide_project(connection: AsyncConnection, *, project_id: UUID, now: datetime) -> bool:
+    """Delete a project softly: nobody finds it, its keys are void, and its name and slug are free.
+
+    Returns:
+        Whether there was one.
+    """
+    values = {"name": f"Deleted {project_id}", "slug": f"deleted-{project_id}", "deleted": now, "modified": now}
+    named = and_(projects.c.id == project_id, _there)
+    return (await connection.execute(update(projects).where(named).values(**values))).rowcount > 0
+
+
+async def erase_project(connection: AsyncConnection, *, project_id: UUID) -> tuple[str, ...]:
+    """Delete a project for good, with all that is in it, also one that was deleted softly.
+
+    Returns:
+        Keys of the blobs that nothing refers to any more; they go once this is committed.
+    """
+    of_reports = select(reports.c.results_key).where(reports.c.project_id == project_id)
+    of_jobs = select(jobs.c.output_key).where(jobs.c.project_id == project_id)
+    keys = [key for query in (of_reports, of_jobs) for key in (await connection.execute(query)).scalars() if key]
+    # Reports first: what they name must not go before them, and a cascade gives no order.
+    await connection.execute(delete(jobs).where(jobs.c.project_id == project_id))
+    await connection.execute(delete(reports).where(reports.c.project_id == project_id))
+    await connection.execute(delete(projects).where(projects.c.id == project_id))
+    return tuple(keys)

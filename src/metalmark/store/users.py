@@ -1,0 +1,190 @@
+"""Users: accounts of people, each with a personal organization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, Select, and_, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from metalmark.model import Conflict, Email, OrganizationRole, ResourceId, Slug, UserName, new_id, slug_for
+from metalmark.store.page import Page, matches, rows_of
+from metalmark.store.slugs import insert_with_slug
+from metalmark.store.tables import organization_roles, organizations, users
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserRecord:
+    """A user."""
+
+    id: UUID
+    name: UserName
+    slug: Slug
+    email: Email
+    admin: bool
+    """Whether the user administers the server."""
+    locked: bool
+    """Whether the user is kept out, whatever the credential."""
+    created: datetime
+    modified: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserChanges:
+    """What of a user is to be different; None leaves a field."""
+
+    name: UserName | None = None
+    slug: Slug | None = None
+    email: Email | None = None
+    admin: bool | None = None
+    locked: bool | None = None
+
+
+def _user(row: Row[Any]) -> UserRecord:
+    fields = row._mapping  # noqa: SLF001  how SQLAlchemy spells its public mapping
+    return UserRecord(
+        id=fields["id"],
+        name=UserName(fields["name"]),
+        slug=Slug(fields["slug"]),
+        email=Email(fields["email"]),
+        admin=fields["admin"],
+        locked=fields["locked"],
+        created=fields["created"],
+        modified=fields["modified"],
+    )
+
+
+async def create_user(
+    connection: AsyncConnection,
+    *,
+    name: UserName,
+    email: Email,
+    now: datetime,
+    slug: Slug | None = None,
+    admin: bool = False,
+    personal_organization: bool = True,
+) -> UserRecord:
+    """Make a user and, unless told otherwise, the personal organization that the user leads.
+
+    The very first user of a server administers it, asked for or not.
+
+    Raises:
+        Conflict: The address is taken.
+    """
+    first = not await any_user(connection)
+    values = {
+        "id": new_id(),
+        "name": name,
+        "email": email,
+        "admin": admin or first,
+        "locked": False,
+        "created": now,
+        "modified": now,
+    }
+    taken = (await connection.execute(select(users.c.id).where(users.c.email == email))).one_or_none()
+    if taken is not None:
+        raise Conflict(f"the address {email} has an account", field="email", hint="sign in")
+    got = await insert_with_slug(connection, users, slug=slug_for(name, slug), values=values)
+    user = _user((await connection.execute(select(users).where(users.c.slug == got))).one())
+    if personal_organization:
+        await create_personal_organization(connection, user=user, now=now)
+    return user
+
+
+async def create_personal_organization(connection: AsyncConnection, *, user: UserRecord, now: datetime) -> None:
+    """Make the organization that has its user's identifier, and make the user its leader. It must not be there yet."""
+    values = {"id": user.id, "name": user.name, "created": now, "modified": now}
+    await insert_with_slug(connection, organizations, slug=user.slug, values=values)
+    await connection.execute(
+        insert(organization_roles).values(
+            organization_id=user.id, user_id=user.id, role=OrganizationRole.LEADER.value, created=now, modified=now
+        )
+    )
+
+
+async def any_user(connection: AsyncConnection) -> bool:
+    """Whether there is a user at all."""
+    return (await connection.execute(select(users.c.id).limit(1))).first() is not None
+
+
+async def find_user(connection: AsyncConnection, identifier: ResourceId) -> UserRecord | None:
+    """Return the user of a UUID or slug."""
+    named = users.c.id == identifier if isinstance(identifier, UUID) else users.c.slug == identifier
+    row = (await connection.execute(select(users).where(named))).one_or_none()
+    return None if row is None else _user(row)
+
+
+async def find_user_by_email(connection: AsyncConnection, email: Email) -> UserRecord | None:
+    """Return the user of an address."""
+    row = (await connection.execute(select(users).where(users.c.email == email))).one_or_none()
+    return None if row is None else _user(row)
+
+
+def users_query(
+    connection: AsyncConnection, *, name: str | None = None, search: str | None = None, descending: bool = False
+) -> Select[Any]:
+    """The query of a list of users, by name."""
+    query = select(users)
+    if name is not None:
+        query = query.where(users.c.name == name)
+    if search is not None:
+        query = query.where(matches(search, connection, users.c.name, users.c.slug, identifier=users.c.id))
+    order = (users.c.name, users.c.slug)
+    return query.order_by(*(column.desc() if descending else column for column in order))
+
+
+async def list_users(
+    connection: AsyncConnection,
+    *,
+    page: Page,
+    name: str | None = None,
+    search: str | None = None,
+    descending: bool = False,
+) -> tuple[tuple[UserRecord, ...], int]:
+    """Return a page of users by name, and how many match."""
+    query = users_query(connection, name=name, search=search, descending=descending)
+    rows, total = await rows_of(connection, query, page)
+    return tuple(_user(row) for row in rows), total
+
+
+async def update_user(
+    connection: AsyncConnection, *, user_id: UUID, changes: UserChanges, now: datetime
+) -> UserRecord | None:
+    """Change a user, and return what it is then; None when there is none.
+
+    Raises:
+        Conflict: The slug or address is taken, or nobody would be left to administer the server.
+    """
+    values: dict[str, Any] = {
+        name: value
+        for name, value in (
+            ("name", changes.name),
+            ("slug", changes.slug),
+            ("email", changes.email),
+            ("admin", changes.admin),
+            ("locked", changes.locked),
+        )
+        if value is not None
+    }
+    if changes.admin is False or changes.locked:
+        await _keep_an_admin(connection, user_id)
+    changed = update(users).where(users.c.id == user_id).values(**values, modified=now).returning(users)
+    row = (await connection.execute(changed)).one_or_none()
+    return None if row is None else _user(row)
+
+
+async def _keep_an_admin(connection: AsyncConnection, user_id: UUID) -> None:
+    able = and_(users.c.admin, ~users.c.locked)
+    # Locked for the transaction, so that two administrators do not remove each other at the same time.
+    ids = (await connection.execute(select(users.c.id).where(able).order_by(users.c.id).with_for_update())).scalars()
+    if set(ids) == {user_id}:
+        hint = "make another user an administrator first"
+        raise Conflict("this is the only administrator of the server", field="admin", hint=hint)
+
+
+async def count_users(connection: AsyncConnection) -> int:
+    """How many users there are."""
+    return (await connection.execute(select(func.count()).select_from(users))).scalar_one()
