@@ -161,3 +161,40 @@ class ServerConfig(Section):
     jobs: JobsSection = JobsSection()
     limits: LimitsSection = LimitsSection()
     metrics: MetricsSection = MetricsSection()
+
+    def settled(self, port: int) -> ServerConfig:
+        """Return this configuration with the server's own address set, as it is once the port is known.
+
+        Args:
+            port: The port that the server listens on.
+        """
+        if self.server.url is not None:
+            return self
+        scheme = "https" if self.tls.certificate_file is not None else "http"
+        url = AnyHttpUrl(f"{scheme}://localhost:{port}/")
+        return self.model_copy(update={"server": self.server.model_copy(update={"url": url})})
+
+    @property
+    def url(self) -> str:
+        """The server's own address, with a slash at its end."""
+        assert self.server.url is not None, "the configuration is settled before it is used"
+        return _with_slash(self.server.url)
+
+    @property
+    def console_url(self) -> str:
+        """Where links lead, with a slash at its end."""
+        return _with_slash(self.console.url) if self.console.url is not None else self.url
+
+    @property
+    def registry_url(self) -> str:
+        """The address of the server's own registry, with a slash at its end."""
+        return _with_slash(self.registry.url) if self.registry.url is not None else self.url
+
+    @property
+    def issuer(self) -> str:
+        """Issuer of the server's tokens."""
+        return self.auth.issuer or self.console_url
+
+
+def _with_slash(url: AnyHttpUrl) -> str:
+    return str(url).rstrip("/") + "/"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
+import anyio
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
@@ -40,6 +42,10 @@ class ServerContext:
     """Counts what callers do, and refuses what is too much."""
     metrics: Metrics
     """Counts what happens, for those who watch."""
+    folder: Path
+    """The server's own folder: backups, and the database and storage that were not placed elsewhere."""
+    stopping: anyio.Event
+    """Set when this process is on its way out: no new work, and channels close so that runners reconnect."""
 
 
 def server_context(connection: HTTPConnection) -> ServerContext:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import anyio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -16,6 +17,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._channels = 0
+        self._last_closed = anyio.Event()
         self._requests = Counter(
             "metalmark_requests",
             "Requests by method, route and status.",
@@ -58,10 +61,20 @@ class Metrics:
     def channel_opened(self) -> None:
         """Count a runner's channel in."""
         self._connections.inc()
+        self._channels += 1
 
     def channel_closed(self) -> None:
         """Count a runner's channel out."""
         self._connections.dec()
+        self._channels -= 1
+        if not self._channels:
+            self._last_closed.set()
+
+    async def no_channels(self) -> None:
+        """Wait until no channel is open."""
+        while self._channels:
+            self._last_closed = anyio.Event()
+            await self._last_closed.wait()
 
     def job_claimed(self, waited_s: float) -> None:
         """Record how long a job waited from its submission to its claim."""
