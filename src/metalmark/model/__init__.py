@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from metalmark.model.job_life import (
         ACTIVE,
         FINAL,
+        LONGEST_JOB_S,
         RUNNER_EVENTS,
         TRANSITIONS,
         Effect,
@@ -154,6 +155,7 @@ __all__ = [
     "GIT_HASH_PATTERN",
     "KEY_RANDOM_LENGTH",
     "KIB",
+    "LONGEST_JOB_S",
     "MIB",
     "PROJECT_KEY_PERMISSIONS",
     "RESOURCE_NAME_MAX_BYTES",
@@ -305,6 +307,7 @@ _LAZY = {
         (
             "ACTIVE",
             "FINAL",
+            "LONGEST_JOB_S",
             "RUNNER_EVENTS",
             "TRANSITIONS",
             "Effect",

@@ -259,10 +259,11 @@ def time_limit(limits: JobLimits, *, timeout_s: float, iterations: int) -> timed
     """
     seconds = iterations * (timeout_s + limits.grace_s) + limits.start_allowance_s
     # 2**31 seconds times 2**32 iterations is more than a date can hold.
-    return timedelta(seconds=min(seconds, _LONGEST_S))
+    return timedelta(seconds=min(seconds, LONGEST_JOB_S))
 
 
-_LONGEST_S = 100 * 365 * 86400.0
+LONGEST_JOB_S = 100 * 365 * 86400.0
+"""No job's limit is longer, whatever its iterations come to."""
 
 
 def expiry_event(
