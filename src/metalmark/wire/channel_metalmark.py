@@ -42,8 +42,8 @@ FACTS_MAX_BYTES = 64 * 1024
 ERROR_MAX_LENGTH = 16 * 1024
 
 PositiveI64 = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1)]
-Sequence = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)]
-"""A count that every JSON reader keeps exact."""
+ByteCount = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)]
+"""A number of bytes that every JSON reader keeps exact."""
 Word = Annotated[Text, Field(min_length=1, max_length=128)]
 MessageId = U32
 LeaseNumber = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
@@ -68,7 +68,9 @@ class _StrictBase64(EncoderProtocol):
         return "base64"
 
 
-ChunkBytes = Annotated[bytes, Field(max_length=(CHUNK_MAX_BYTES + 2) // 3 * 4), EncodedBytes(encoder=_StrictBase64)]
+ChunkBytes = Annotated[
+    bytes, Field(min_length=1, max_length=(CHUNK_MAX_BYTES + 2) // 3 * 4), EncodedBytes(encoder=_StrictBase64)
+]
 
 
 class _Message(Body):
@@ -170,15 +172,18 @@ class OutputChunk(_Message):
 
     @classmethod
     def of(cls, data: bytes, *, iteration: int, stream: Literal["stdout", "stderr"]) -> OutputChunk:
-        """Return a chunk of at most `CHUNK_MAX_BYTES`; the constructor itself takes Base64, as it comes off the wire."""
+        """Return a chunk of at most `CHUNK_MAX_BYTES`. The constructor itself takes Base64, as the wire has it."""
         return cls(iteration=iteration, stream=stream, data=base64.b64encode(data))
 
 
 class LiveOutput(_OfJob):
-    """Pieces of live output; ``sequence`` numbers the first, one more each. Those that are stored are passed over."""
+    """Pieces of live output, one after the other from byte ``offset`` of all that the job printed under this lease.
+
+    What is stored already is passed over. An offset beyond that says that the runner dropped what is between.
+    """
 
     event: Literal["output"] = "output"
-    sequence: Sequence
+    offset: ByteCount
     chunks: Annotated[tuple[OutputChunk, ...], Field(min_length=1, max_length=CHUNKS_MAX)]
 
 
@@ -186,7 +191,7 @@ class Uploaded(_Message):
     """Output that was uploaded before: its SHA-256 and its size."""
 
     checksum: Checksum
-    size_bytes: Sequence
+    size_bytes: ByteCount
 
 
 class _Ended(_OfJob):

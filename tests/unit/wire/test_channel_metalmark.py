@@ -69,10 +69,10 @@ def test_what_a_server_says_is_read_as_it_was_meant(message: Taken) -> None:
     assert read_from_server(channel_text(message)) == message
 
 
-@given(st.lists(st.binary(max_size=200), min_size=1, max_size=4))
+@given(st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=4))
 def test_output_keeps_every_byte(pieces: list[bytes]) -> None:
     chunks = tuple(OutputChunk.of(piece, iteration=0, stream="stdout") for piece in pieces)
-    message = LiveOutput(id=1, job=JOB, lease=1, sequence=7, chunks=chunks)
+    message = LiveOutput(id=1, job=JOB, lease=1, offset=7, chunks=chunks)
     read = read_from_runner(channel_text(message))
     assert isinstance(read, LiveOutput)
     assert [chunk.data for chunk in read.chunks] == pieces
@@ -81,7 +81,7 @@ def test_output_keeps_every_byte(pieces: list[bytes]) -> None:
 def output(data: str, count: int = 1) -> str:
     chunk = {"iteration": 0, "stream": "stdout", "data": data}
     return json.dumps(
-        {"event": "output", "id": 1, "job": str(JOB), "lease": 1, "sequence": 0, "chunks": [chunk] * count}
+        {"event": "output", "id": 1, "job": str(JOB), "lease": 1, "offset": 0, "chunks": [chunk] * count}
     )
 
 
@@ -95,6 +95,7 @@ def test_the_largest_message_of_output_fits_a_frame() -> None:
     "text",
     [
         output("not base64"),
+        output(""),
         output("QQ=="[:3]),
         output("QQ==\n"),
         output("QQ==", CHUNKS_MAX + 1),
