@@ -1,0 +1,439 @@
+"""kill -9 and SIGSTOP of the server and of PostgreSQL, before, during and after each transition of a job.
+
+One fault hits many jobs at once, each at another point of its life and each with a runner of its own. Afterwards some
+runners are gone and some deliver what they have, as the public runner does. What was acknowledged has to hold, and
+every job has to end, once, within the lease and five seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.sync.client import ClientConnection, connect
+
+from metalmark.testing.images import FakeImage
+from metalmark.testing.postgresql import Cluster, find_postgresql, running_postgresql
+from metalmark.testing.registry import StandInRegistry
+from metalmark.testing.server_process import UNLIMITED, ServerProcess, Settings
+
+LEASE_S = 3
+SETTLED_S = LEASE_S + 5
+FINAL = {"processed", "failed", "canceled"}
+RESULTS = [{"exit_code": 0, "stdout": "{}"}]
+SPEC = {"os": "linux", "architecture": "x86_64", "sandbox": "firecracker", "cpu": 1, "memory": 2**30, "disk": 2**30}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One job's life around the fault."""
+
+    reach: str
+    """State before the fault: ``new`` (not submitted), ``pending``, ``claimed``, ``running``."""
+    act: str
+    """The transition that the fault hits: ``submit``, ``claim``, ``start``, ``heartbeat``, ``complete``, ``fail``,
+    ``cancel``, ``give up``."""
+    moment: str
+    """``before``: not yet sent. ``during``: sent, its answer not awaited. ``after``: answered."""
+    delivers: bool
+    """Whether the runner lives on and delivers its results."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.act} {self.moment} {'delivers' if self.delivers else 'dead'}"
+
+
+TRANSITIONS = [
+    ("new", "submit"),
+    ("pending", "claim"),
+    ("claimed", "start"),
+    ("running", "heartbeat"),
+    ("running", "complete"),
+    ("running", "fail"),
+    ("running", "give up"),
+    ("pending", "cancel"),
+    ("running", "cancel"),
+]
+CASES = [
+    Case(reach=reach, act=act, moment=moment, delivers=delivers)
+    for reach, act in TRANSITIONS
+    for moment in ("before", "during", "after")
+    for delivers in (False, True)
+    if delivers is False or (reach in {"claimed", "running"} and act != "cancel")
+]
+
+
+def allowed(case: Case, promised: set[str]) -> set[str]:
+    """The ends that are right, by what the server had acknowledged."""
+    if "complete" in promised:
+        return {"processed"}
+    if "cancel" in promised:
+        return {"canceled"}
+    if "give up" in promised:
+        return {"canceled"}
+    if "fail" in promised:
+        return {"failed"}
+    unknown = {
+        "fail": {"failed"},
+        "give up": {"failed", "canceled"},
+        "complete": {"failed", "processed"},
+        "cancel": {"failed", "canceled", "pending"},
+        "submit": {"pending", "none"},
+        "claim": {"pending", "failed"},
+        "start": {"failed"},
+        "heartbeat": {"failed"},
+    }[case.act]
+    return unknown | ({"processed"} if case.delivers else set())
+
+
+@dataclass(kw_only=True)
+class Hand:
+    """A runner that a test moves by hand, and its one job."""
+
+    case: Case
+    server: ServerProcess
+    runner: dict[str, Any]
+    project: str
+    spec: str
+    image: str
+    user_key: str
+    job: str | None = None
+    promised: set[str] = field(default_factory=set)
+    channel: ClientConnection | None = None
+
+    def open(self) -> None:
+        url = f"ws://127.0.0.1:{self.server.port}/v0/runners/{self.runner['uuid']}/channel"
+        headers = {"Authorization": f"Bearer {self.runner['key']}"}
+        self.channel = connect(url, additional_headers=headers, compression=None, open_timeout=10, close_timeout=1)
+
+    def close(self) -> None:
+        if self.channel is not None:
+            # The socket, not a farewell: a runner that is gone says nothing.
+            with contextlib.suppress(OSError):
+                self.channel.socket.shutdown(2)
+            self.channel = None
+
+    def send(self, event: str, **fields: object) -> None:
+        assert self.channel is not None
+        self.channel.send(json.dumps({"event": event, **fields}))
+
+    def answer(self, *, seconds: float = 10) -> dict[str, Any]:
+        assert self.channel is not None
+        received: dict[str, Any] = json.loads(self.channel.recv(timeout=seconds))
+        return received
+
+    def submit(self) -> None:
+        body = {
+            "project": self.project,
+            "start_time": "2026-01-01T00:00:00Z",
+            "end_time": "2026-01-01T00:00:00Z",
+            "results": [],
+            "job": {"image": self.image, "spec": self.spec, "timeout": 60},
+        }
+        answer = call(self.server, "POST", "/v0/run", self.user_key, body)
+        if answer.status_code == 201:
+            self.job = answer.json()["job"]
+            self.promised.add("submit")
+
+    def cancel(self) -> None:
+        path = f"/v0/projects/{self.project}/jobs/{self.job}/cancel"
+        if call(self.server, "POST", path, self.user_key, None).is_success:
+            self.promised.add("cancel")
+
+    def claim(self) -> None:
+        self.send("ready", poll_timeout=60)
+        answer = self.answer()
+        assert answer["event"] == "job", answer
+        assert answer["uuid"] == self.job, answer
+
+    def told(self, event: str, **fields: object) -> None:
+        self.send(event, **fields)
+        answer = self.answer()
+        assert answer["event"] == "ack", answer
+
+    def prepare(self) -> None:
+        """Come to the state before the fault."""
+        if self.case.reach == "new":
+            return
+        self.submit()
+        assert self.job is not None
+        if self.case.reach == "pending" and self.case.act == "cancel":
+            return
+        self.open()
+        if self.case.reach in {"claimed", "running"}:
+            self.claim()
+        if self.case.reach == "running":
+            self.told("running")
+
+    def beat(self) -> None:
+        if self.case.reach in {"claimed", "running"}:
+            self.told("heartbeat")
+
+    def act(self) -> None:
+        """Do the transition and await its answer; what was answered is a promise."""
+        terminal: Mapping[str, tuple[str, dict[str, object]]] = {
+            "complete": ("completed", {"job": self.job, "results": RESULTS}),
+            "fail": ("failed", {"job": self.job, "results": RESULTS, "error": "exit code 1"}),
+            "give up": ("canceled", {"job": self.job}),
+            "start": ("running", {}),
+            "heartbeat": ("heartbeat", {}),
+        }
+        match self.case.act:
+            case "submit":
+                self.submit()
+            case "cancel":
+                self.cancel()
+            case "claim":
+                self.claim()
+                self.promised.add("claim")
+            case act:
+                event, fields = terminal[act]
+                self.told(event, **fields)
+                self.promised.add(act)
+
+    def deliver(self) -> None:
+        """Bring the terminal message as the public runner does: again and again, on a new connection where need be."""
+        event = {"fail": "failed", "give up": "canceled"}.get(self.case.act, "completed")
+        fields: dict[str, object] = {"job": self.job}
+        if event != "canceled":
+            fields["results"] = RESULTS
+        if event == "failed":
+            fields["error"] = "exit code 1"
+        for _ in range(6):
+            try:
+                self.close()
+                self.open()
+                self.send(event, **fields)
+                if self.answer(seconds=5)["event"] == "ack":
+                    return
+            except (ConnectionClosed, InvalidHandshake, TimeoutError, OSError):
+                time.sleep(0.3)
+
+
+def call(server: ServerProcess, method: str, path: str, key: str, body: object) -> httpx.Response:
+    headers = {"authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=server.url, headers=headers, timeout=15, trust_env=False) as client:
+        return client.request(method, path, json=body) if body is not None else client.request(method, path)
+
+
+def made(server: ServerProcess, path: str, key: str, body: object) -> dict[str, Any]:
+    answer = call(server, "POST", path, key, body)
+    assert answer.status_code == 201, answer.text
+    row: dict[str, Any] = answer.json()
+    return row
+
+
+@dataclass(kw_only=True)
+class Place:
+    """A server with its database, and what faults can be done to it."""
+
+    server: ServerProcess
+    cluster: Cluster | None
+    image: str
+    key: str = ""
+    project: str = ""
+
+    def hands(self, cases: list[Case], prefix: str) -> list[Hand]:
+        found = []
+        for number, case in enumerate(cases):
+            name = f"{prefix} {number}"
+            runner = made(self.server, "/v0/runners", self.key, {"name": name})
+            spec = made(self.server, "/v0/specs", self.key, {"name": name, **SPEC})
+            made(self.server, f"/v0/runners/{runner['uuid']}/specs", self.key, {"spec": spec["uuid"]})
+            found.append(
+                Hand(
+                    case=case,
+                    server=self.server,
+                    runner=runner,
+                    project=self.project,
+                    spec=spec["uuid"],
+                    image=self.image,
+                    user_key=self.key,
+                )
+            )
+        return found
+
+    def status(self, job: str) -> str:
+        answer = call(self.server, "GET", f"/v0/projects/{self.project}/jobs/{job}", self.key, None)
+        assert answer.status_code == 200, answer.text
+        status: str = answer.json()["status"]
+        return status
+
+    def kill_server(self) -> None:
+        self.server.kill()
+        self.server.start()
+
+    def stop_server(self) -> None:
+        self.server.suspend()
+        time.sleep(LEASE_S + 1)
+        self.server.resume()
+
+    def kill_database(self) -> None:
+        # A backend that is killed makes the postmaster end all others and recover from its log, as after a crash.
+        assert self.cluster is not None
+        backends = children(self.cluster.pid)
+        for pid in backends:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def stop_database(self) -> None:
+        assert self.cluster is not None
+        stopped = [self.cluster.pid, *children(self.cluster.pid)]
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        time.sleep(LEASE_S + 1)
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(word) for word in listed.split()]
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[tuple[str, str]]:
+    with StandInRegistry() as registry:
+        registry.push(FakeImage())
+        yield registry.name, f"{registry.name}/app:latest"
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, image: tuple[str, str]
+) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp(f"faults-{request.param}")
+    registry, reference = image
+    with contextlib.ExitStack() as stack:
+        cluster, database = None, f"sqlite:///{folder}/server.db"
+        if request.param == "postgresql":
+            if find_postgresql() is None:
+                pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+            # Durable, as a crash of the database is part of this.
+            cluster = stack.enter_context(running_postgresql(fsync="on", synchronous_commit="on"))
+            database = stack.enter_context(cluster.database())
+        settings: Settings = {
+            "database": database,
+            "storage": str(folder / "storage"),
+            "jobs": {"heartbeat_timeout_s": LEASE_S, "grace_s": 1},
+            "registry": {"allowed": [registry]},
+            "limits": UNLIMITED,
+        }
+        server = ServerProcess(folder=folder, settings=settings)
+        try:
+            server.start()
+            found = Place(server=server, cluster=cluster, image=reference)
+            found.key = server.admin_key()
+            organization = made(server, "/v0/organizations", found.key, {"name": "Faults"})
+            path = f"/v0/organizations/{organization['slug']}/projects"
+            found.project = made(server, path, found.key, {"name": "Faults"})["slug"]
+            yield found
+        finally:
+            if server.alive:
+                server.stop()
+
+
+FAULTS: dict[str, Callable[[Place], None]] = {
+    "kill the server": Place.kill_server,
+    "stop the server": Place.stop_server,
+    "kill the database": Place.kill_database,
+    "stop the database": Place.stop_database,
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_job_ends_once_and_rightly(place: Place, fault: str, soak: bool) -> None:
+    if place.cluster is None and "database" in fault:
+        pytest.skip("SQLite is in the server's own process")
+    for turn in range(20 if soak else 1):
+        one_fault(place, fault, f"{fault} {turn}")
+
+
+def one_fault(place: Place, fault: str, name: str) -> None:
+    # The long ways first: what is quickly prepared waits least for the fault.
+    hands = place.hands(sorted(CASES, key=lambda case: case.reach, reverse=True), name)
+    for hand in hands:
+        hand.prepare()
+    for hand in hands:
+        hand.beat()
+    for hand in hands:
+        if hand.case.moment == "after":
+            hand.act()
+    hit = threading.Barrier(1 + sum(hand.case.moment == "during" for hand in hands))
+    threads = [threading.Thread(target=during, args=(hand, hit)) for hand in hands if hand.case.moment == "during"]
+    for thread in threads:
+        thread.start()
+    hit.wait()
+    FAULTS[fault](place)
+    for thread in threads:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    place.server.wait_until_ready(seconds=30)
+    recovered = time.monotonic()
+    for hand in hands:
+        hand.close()
+    deliveries = [threading.Thread(target=hand.deliver) for hand in hands if hand.case.delivers]
+    for thread in deliveries:
+        thread.start()
+    for thread in deliveries:
+        thread.join(timeout=60)
+    delivered = time.monotonic()
+    settle(place, hands, max(recovered, delivered) + SETTLED_S)
+    ends = {hand.case.name: end_of(place, hand) for hand in hands}
+    wrong = {
+        hand.case.name: f"{ends[hand.case.name]} is not of {sorted(allowed(hand.case, hand.promised))}"
+        for hand in hands
+        if ends[hand.case.name] not in allowed(hand.case, hand.promised)
+    }
+    assert wrong == {}, place.server.log()[-3000:]
+    time.sleep(0.5)
+    assert {hand.case.name: end_of(place, hand) for hand in hands} == ends
+    finish_pending(place, hands)
+
+
+def during(hand: Hand, hit: threading.Barrier) -> None:
+    hit.wait()
+    # Whatever comes of it: only an answer is a promise.
+    with contextlib.suppress(ConnectionClosed, TimeoutError, OSError, httpx.TransportError, AssertionError):
+        hand.act()
+
+
+def end_of(place: Place, hand: Hand) -> str:
+    return "none" if hand.job is None else place.status(hand.job)
+
+
+def settle(place: Place, hands: list[Hand], deadline: float) -> None:
+    """Wait until every job that a runner had is over."""
+    while True:
+        going = [hand.case.name for hand in hands if end_of(place, hand) not in {*FINAL, "pending", "none"}]
+        if not going:
+            return
+        assert time.monotonic() < deadline, f"not over within the lease and five seconds: {going}"
+        time.sleep(0.2)
+
+
+def finish_pending(place: Place, hands: list[Hand]) -> None:
+    """Jobs that wait are whole: a runner gets and finishes each of them."""
+    for hand in hands:
+        if hand.job is None or place.status(hand.job) != "pending":
+            continue
+        hand.open()
+        hand.claim()
+        hand.told("running")
+        hand.told("completed", job=hand.job, results=RESULTS)
+        hand.close()
+        assert place.status(hand.job) == "processed"
