@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from metalmark.store.audit import Act, ActRecord, list_acts, record_act
 from metalmark.store.blobs import BlobFacts, Blobs, checksum_of
-from metalmark.store.claims import ClaimedJob
+from metalmark.store.claims import Claimant, ClaimedJob, ClaimRules, NoClaim, claim_job
 from metalmark.store.database import Connection, Store, parse_database_url
 from metalmark.store.invites import InviteRecord, accept_invite, create_invite, find_open_invite
+from metalmark.store.job_deadlines import (
+    due_jobs,
+    expire_job,
+    extend_limits,
+    next_job_deadline,
+    renew_leases,
+    unread_jobs,
+)
+from metalmark.store.job_events import JobEventRecord, list_events
+from metalmark.store.job_moves import LeaseHolder, Moved, StoredOutput, move_job, record_phase, return_claim
+from metalmark.store.jobs import (
+    count_jobs,
+)
 from metalmark.store.keys import (
     Holder,
     KeyRecord,
@@ -83,6 +96,11 @@ from metalmark.store.specs import (
     list_specs,
     update_spec,
 )
+from metalmark.store.statistics import (
+    Cohort,
+    Statistics,
+    read_statistics,
+)
 from metalmark.store.users import (
     UserChanges,
     UserRecord,
@@ -98,19 +116,29 @@ from metalmark.store.users import (
 
 __all__ = [
     "ALL",
+    "DEFAULT_PRIORITY",
     "MISSED",
     "Act",
     "ActRecord",
     "BlobFacts",
     "Blobs",
+    "ClaimRules",
+    "Claimant",
     "ClaimedJob",
+    "Cohort",
     "Connection",
     "FleetOrder",
     "Holder",
     "InviteRecord",
     "Isolation",
+    "JobEventRecord",
+    "JobRecord",
     "KeyRecord",
+    "LeaseHolder",
     "MemberRecord",
+    "Moved",
+    "NewJob",
+    "NoClaim",
     "Notice",
     "NoticeKind",
     "Notices",
@@ -125,7 +153,9 @@ __all__ = [
     "Sight",
     "SpecChanges",
     "SpecRecord",
+    "Statistics",
     "Store",
+    "StoredOutput",
     "Subscription",
     "UserChanges",
     "UserRecord",
@@ -135,6 +165,8 @@ __all__ = [
     "announce",
     "any_user",
     "checksum_of",
+    "claim_job",
+    "count_jobs",
     "count_specs",
     "count_users",
     "create_invite",
@@ -146,10 +178,15 @@ __all__ = [
     "create_spec",
     "create_user",
     "delete_spec",
+    "due_jobs",
     "ensure_signing_secrets",
     "erase_organization",
     "erase_project",
+    "expire_job",
+    "extend_limits",
     "find_fallback_spec",
+    "find_job",
+    "find_job_of_report",
     "find_key",
     "find_key_by_digest",
     "find_member",
@@ -167,8 +204,11 @@ __all__ = [
     "give_project_role",
     "hide_organization",
     "hide_project",
+    "insert_job",
     "insert_with_slug",
     "list_acts",
+    "list_events",
+    "list_jobs",
     "list_keys",
     "list_members",
     "list_organizations",
@@ -177,16 +217,25 @@ __all__ = [
     "list_runners",
     "list_specs",
     "list_users",
+    "move_job",
+    "next_job_deadline",
     "note_heartbeat",
     "parse_database_url",
+    "pending_specs",
+    "read_statistics",
     "record_act",
+    "record_phase",
     "record_proof",
+    "record_retry",
     "remove_member",
     "remove_runner_spec",
     "rename_key",
+    "renew_leases",
+    "return_claim",
     "revoke_key",
     "revoke_keys",
     "rotate_runner_key",
+    "unread_jobs",
     "update_member",
     "update_organization",
     "update_project",
