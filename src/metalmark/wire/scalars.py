@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -51,6 +51,28 @@ class Body(BaseModel):
     """A JSON object of the REST API: immutable; unknown fields are ignored, as every client may send newer ones."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class StrictPatch(Body):
+    """A change to a thing: what is left out stays. Unknown fields are refused, and null is but for what it clears."""
+
+    model_config = ConfigDict(extra="forbid")
+    clearable: ClassVar[frozenset[str]] = frozenset()
+    """Fields that null clears."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_only_clears(cls, value: object) -> object:
+        if isinstance(value, dict):
+            wrong = [name for name in cls.model_fields if name in value and value[name] is None]
+            for name in wrong:
+                if name not in cls.clearable:
+                    raise PydanticCustomError("null", "{name} cannot be null", {"name": name})
+        return value
+
+    def clears(self, field: str) -> bool:
+        """Whether a field was given as null."""
+        return field in self.model_fields_set and getattr(self, field) is None
 
 
 class _Text:
