@@ -42,7 +42,7 @@ class ProjectBody(Body):
     claimed: DateTimeField | None = None
 
 
-class NewProjectBody(Body):
+class NewProject(Body):
     """A project that is wanted."""
 
     name: ResourceNameField
@@ -51,7 +51,7 @@ class NewProjectBody(Body):
     visibility: Visibility | None = None
 
 
-class ChangeProjectBody(StrictPatch):
+class ProjectPatch(StrictPatch):
     """What of a project is to be different; null clears its URL."""
 
     clearable: ClassVar[frozenset[str]] = frozenset(("url",))
