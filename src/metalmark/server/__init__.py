@@ -1,1 +1,44 @@
 """The web application: routes, authentication, dispatch, the runner channel."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from metalmark.server.application import make_application
+    from metalmark.server.config import ServerConfig
+    from metalmark.server.config_sources import ConfigFaults, Fault, Key, config_keys, read_config
+    from metalmark.server.context import ServerContext
+    from metalmark.server.first_start import ensure_admin
+    from metalmark.server.openapi import openapi_document
+    from metalmark.server.running import Started, default_database, open_context, serve
+
+__all__ = [
+    "ConfigFaults",
+    "Fault",
+    "Key",
+    "ServerConfig",
+    "ServerContext",
+    "Started",
+    "config_keys",
+    "default_database",
+    "ensure_admin",
+    "make_application",
+    "open_context",
+    "openapi_document",
+    "read_config",
+    "serve",
+]
+
+_LATE = ("config", "config_sources", "context", "first_start", "openapi", "running", "application")
+
+
+def __getattr__(name: str) -> object:
+    # The web framework takes a noticeable time to import, and reading a configuration needs none of it.
+    if name in __all__:
+        for noun in _LATE:
+            module = importlib.import_module(f"metalmark.server.{noun}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from metalmark.server.config import ServerConfig
 from metalmark.server.context import ServerContext
 from metalmark.server.errors import install_error_handlers
 from metalmark.server.metrics import Metrics
+from metalmark.server.openapi import openapi_document
 from metalmark.server.query_values import single_values
 from metalmark.server.request_body import RequestBody
 from metalmark.server.request_frame import RequestFrame
@@ -41,10 +43,11 @@ def frame(routers: Iterable[APIRouter], config: ServerConfig, clock: Clock, metr
     application.add_middleware(RequestBody, bounds=config.server)
     application.add_middleware(RequestPath)
     application.add_middleware(RequestFrame, server=config.server, clock=clock, metrics=metrics)
-    application.state.routes = []
-    for router in routers:
+    included = list(routers)
+    for router in included:
         application.include_router(router, dependencies=[Depends(single_values)])
-        application.state.routes += router.routes
+    application.state.routes = [route for router in included for route in router.routes]
+    application.openapi = functools.cache(lambda: openapi_document(application, included))  # type: ignore[method-assign]  # as the framework documents it
     return application
 
 

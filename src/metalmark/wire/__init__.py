@@ -197,9 +197,9 @@ if TYPE_CHECKING:
         LogLevelBody,
         SecurityBody,
         ServerBody,
+        ServerVersionBody,
         StatsBody,
         TlsBody,
-        VersionBody,
     )
     from metalmark.wire.rest_specs import (
         Architecture,
@@ -399,6 +399,7 @@ __all__ = [
     "SecurityBody",
     "ServerBody",
     "ServerMessage",
+    "ServerVersionBody",
     "SessionBody",
     "Setup",
     "SetupTag",

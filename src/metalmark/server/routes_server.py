@@ -1,0 +1,114 @@
+"""Routes about the server itself."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from fastapi import APIRouter, Request
+
+import metalmark
+from metalmark.server.actor import ServerAdmin
+from metalmark.server.context import CurrentContext, ServerContext
+from metalmark.store import count_jobs, read_statistics
+from metalmark.wire import (
+    PUBLIC_VERSION,
+    CohortBody,
+    ConfigBody,
+    ConsoleBody,
+    DatabaseBody,
+    JobCountsBody,
+    ListenerBody,
+    LogBody,
+    LoggingBody,
+    LogLevelBody,
+    SecurityBody,
+    ServerBody,
+    ServerVersionBody,
+    StatsBody,
+    TlsBody,
+)
+
+router = APIRouter(tags=["server"])
+
+_HIDDEN = "********"
+
+
+@router.get("/")
+async def root() -> None:
+    """Answer that there is a server."""
+
+
+@router.get("/v0/server/version")
+async def version() -> ServerVersionBody:
+    """Tell the version of the interface, and that of the program."""
+    return ServerVersionBody(version=PUBLIC_VERSION, metalmark=metalmark.__version__)
+
+
+@router.get("/v0/server/spec")
+async def spec(request: Request) -> dict[str, Any]:
+    """Describe the interface, as an OpenAPI document."""
+    return request.app.openapi()  # type: ignore[no-any-return]  # Starlette's request knows no application by type
+
+
+@router.get("/v0/server/config/console")
+async def console(context: CurrentContext) -> ConsoleBody:
+    """Tell where the console is."""
+    return ConsoleBody(url=context.config.console_url)
+
+
+@router.get("/v0/server/config")
+async def config(context: CurrentContext, _: ServerAdmin) -> ConfigBody:
+    """Show the configuration that is in force, without its secrets."""
+    return config_body(context)
+
+
+def without_password(url: str) -> str:
+    """Return a URL with asterisks for the password in it."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:{_HIDDEN}@{host}"))
+
+
+def config_body(context: ServerContext) -> ConfigBody:
+    """Return a configuration as an administrator sees it."""
+    config = context.config
+    database = without_password(config.database) if config.database else f"sqlite:///{context.folder}/metalmark.db"
+    tls = config.tls
+    every = config.model_dump(mode="json")
+    every["database"] = database
+    every["storage"] = without_password(config.storage) if config.storage else f"{context.folder}/blobs"
+    return ConfigBody(
+        console=ConsoleBody(url=config.console_url),
+        security=SecurityBody(issuer=config.issuer, secret_key=_HIDDEN),
+        server=ListenerBody(
+            bind_address=config.server.bind,
+            request_body_max_bytes=config.server.request_body_max_bytes,
+            tls=TlsBody(cert_file=str(tls.certificate_file), key_file=str(tls.key_file))
+            if tls.certificate_file
+            else None,
+        ),
+        logging=LoggingBody(name="Metalmark", log=LogBody(stderr_terminal=LogLevelBody())),
+        database=DatabaseBody(file=database),
+        metalmark=every,
+    )
+
+
+@router.get("/v0/server/stats")
+async def stats(context: CurrentContext, _: ServerAdmin) -> StatsBody:
+    """Count what the server holds."""
+    now = context.clock.now()
+    async with context.store.read() as connection:
+        found = await read_statistics(connection, now=now)
+        jobs = await count_jobs(connection)
+    return StatsBody(
+        server=ServerBody(uuid=found.server_id, created=found.server_created, version=metalmark.__version__),
+        timestamp=now,
+        users=CohortBody.model_validate(found.users, from_attributes=True),
+        projects=CohortBody.model_validate(found.projects, from_attributes=True),
+        reports=CohortBody.model_validate(found.reports, from_attributes=True),
+        jobs=JobCountsBody(**{status.value: count for status, count in jobs.items()}),
+        runners=found.runners,
+    )
