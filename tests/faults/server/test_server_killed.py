@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 from metalmark.testing.images import FakeImage
-from metalmark.testing.postgresql import Cluster, find_postgresql, running_postgresql
+from metalmark.testing.postgresql import Cluster
 from metalmark.testing.registry import StandInRegistry
 from metalmark.testing.server_process import UNLIMITED, ServerProcess, Settings
 
@@ -320,10 +320,7 @@ def place(
     with contextlib.ExitStack() as stack:
         cluster, database = None, f"sqlite:///{folder}/server.db"
         if request.param == "postgresql":
-            if find_postgresql() is None:
-                pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-            # Durable, as a crash of the database is part of this.
-            cluster = stack.enter_context(running_postgresql(fsync="on", synchronous_commit="on"))
+            cluster = request.getfixturevalue("durable_cluster")
             database = stack.enter_context(cluster.database())
         settings: Settings = {
             "database": database,
