@@ -73,6 +73,10 @@ TESTED_ELSEWHERE = {
     "sandbox/vmm_cgroup.py": "tests/machine/sandbox/test_qemu.py",
     "system/process.py": "tests/integration/system/test_process.py",
     "testing/fake_sandbox.py": "tests/unit/runner/test_executor.py",
+    "testing/public_calls.py": "tests/integration/server/conformance/test_public_cli.py",
+    "testing/public_cli.py": "tests/integration/server/conformance/test_public_cli.py",
+    "testing/public_shapes.py": "tests/integration/server/conformance/test_public_cli.py",
+    "testing/server_process.py": "tests/faults/server/test_server_killed.py",
 }
 """Modules whose work is with processes, devices or whole images, and where that is tested instead of in tests/unit."""
 
