@@ -1,0 +1,74 @@
+"""A server that answers commands in this process: no socket, and every request is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import typer.main
+
+from metalmark import client
+from metalmark.cli.application import app
+from metalmark.client import INTERFACE_VERSION, open_session
+
+KEY = "bencher_user_0123456789abcdefghijABCDEFGHIJ"
+Asked = tuple[str, str, dict[str, str], Any]
+
+
+@dataclass
+class ScriptedServer:
+    """Answers each request with the next reply, or an empty object; the version is always answered."""
+
+    capsys: pytest.CaptureFixture[str]
+    replies: list[httpx.Response] = field(default_factory=list)
+    requests: list[httpx.Request] = field(default_factory=list)
+    version: str = INTERFACE_VERSION
+
+    def answer(self, value: Any, *, status: int = 200, total: int | None = None) -> None:
+        """Add a reply."""
+        headers = {} if total is None else {"x-total-count": str(total)}
+        self.replies.append(httpx.Response(status, json=value, headers=headers))
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v0/server/version" and not (self.replies and self.requests):
+            return httpx.Response(200, json={"version": self.version, "metalmark": "0"})
+        self.requests.append(request)
+        return self.replies.pop(0) if self.replies else httpx.Response(200, json={})
+
+    @property
+    def asked(self) -> list[Asked]:
+        """Method, path below /v0, query and JSON body of each request but those for the version."""
+        return [
+            (
+                each.method,
+                each.url.raw_path.decode().partition("?")[0].removeprefix("/v0"),
+                dict(each.url.params),
+                json.loads(each.content) if each.content else None,
+            )
+            for each in self.requests
+        ]
+
+    def run(self, *words: str) -> tuple[str, str]:
+        """Run a command and return what it wrote to standard output and to standard error."""
+        typer.main.get_command(app)(args=list(words), prog_name="metalmark", standalone_mode=False)
+        written = self.capsys.readouterr()
+        return written.out, written.err
+
+
+def install(monkeypatch: pytest.MonkeyPatch, handle: Callable[[httpx.Request], httpx.Response]) -> None:
+    """Let sessions of this test reach a function instead of the network, with a key of a user."""
+
+    async def no_wait(seconds: float) -> None:
+        del seconds
+
+    transport = httpx.MockTransport(handle)
+    monkeypatch.setattr(client, "open_session", partial(open_session, transport=transport, sleep=no_wait))
+    for name in ("HOST", "API_KEY", "API_KEY_FILE", "API_TOKEN"):
+        monkeypatch.delenv(f"METALMARK_{name}", raising=False)
+        monkeypatch.delenv(f"BENCHER_{name}", raising=False)
+    monkeypatch.setenv("METALMARK_API_KEY", KEY)
