@@ -13,9 +13,9 @@ from metalmark.wire.scalars import (
     EmailField,
     Flag,
     JwtField,
-    Patch,
     ResourceNameField,
     SlugField,
+    StrictPatch,
     UserNameField,
     UuidField,
 )
@@ -40,7 +40,7 @@ class NewOrganizationBody(Body):
     slug: SlugField | None = None
 
 
-class ChangeOrganizationBody(Patch):
+class ChangeOrganizationBody(StrictPatch):
     """What of an organization is to be different. A license is taken and ignored: there are none."""
 
     clearable: ClassVar[frozenset[str]] = frozenset(("license",))

@@ -10,13 +10,22 @@ from metalmark.model import Visibility
 from metalmark.wire.scalars import (
     Body,
     DateTimeField,
-    Patch,
     ResourceNameField,
     SlugField,
+    StrictPatch,
     Text,
     UrlField,
+    UserNameField,
     UuidField,
 )
+
+
+class PublicUserBody(Body):
+    """What everybody may know of a user."""
+
+    uuid: UuidField
+    name: UserNameField
+    slug: SlugField
 
 
 class ProjectBody(Body):
@@ -42,7 +51,7 @@ class NewProject(Body):
     visibility: Visibility | None = None
 
 
-class ProjectPatch(Patch):
+class ProjectPatch(StrictPatch):
     """What of a project is to be different; null clears its URL."""
 
     clearable: ClassVar[frozenset[str]] = frozenset(("url",))

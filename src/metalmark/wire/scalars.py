@@ -53,7 +53,7 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
-class Patch(Body):
+class StrictPatch(Body):
     """A change to a thing: what is left out stays. Unknown fields are refused, and null is but for what it clears."""
 
     model_config = ConfigDict(extra="forbid")
