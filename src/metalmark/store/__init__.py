@@ -18,7 +18,16 @@ from metalmark.store.job_deadlines import (
 from metalmark.store.job_events import JobEventRecord, list_events
 from metalmark.store.job_moves import LeaseHolder, Moved, StoredOutput, move_job, record_phase, return_claim
 from metalmark.store.jobs import (
+    DEFAULT_PRIORITY,
+    JobRecord,
+    NewJob,
     count_jobs,
+    find_job,
+    find_job_of_report,
+    insert_job,
+    list_jobs,
+    pending_specs,
+    record_retry,
 )
 from metalmark.store.keys import (
     Holder,
