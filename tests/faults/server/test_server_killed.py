@@ -23,9 +23,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
-from metalmark.testing.images import FakeImage
 from metalmark.testing.postgresql import Cluster
-from metalmark.testing.registry import StandInRegistry
 from metalmark.testing.server_process import UNLIMITED, ServerProcess, Settings
 
 LEASE_S = 3
@@ -304,19 +302,9 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in listed.split()]
 
 
-@pytest.fixture(scope="module")
-def image() -> Iterator[tuple[str, str]]:
-    with StandInRegistry() as registry:
-        registry.push(FakeImage())
-        yield registry.name, f"{registry.name}/app:latest"
-
-
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def place(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, image: tuple[str, str]
-) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp(f"faults-{request.param}")
-    registry, reference = image
     with contextlib.ExitStack() as stack:
         cluster, database = None, f"sqlite:///{folder}/server.db"
         if request.param == "postgresql":
@@ -326,13 +314,14 @@ def place(
             "database": database,
             "storage": str(folder / "storage"),
             "jobs": {"heartbeat_timeout_s": LEASE_S, "grace_s": 1},
-            "registry": {"allowed": [registry]},
             "limits": UNLIMITED,
         }
         server = ServerProcess(folder=folder, settings=settings)
         try:
             server.start()
-            found = Place(server=server, cluster=cluster, image=reference)
+            # Public runners get images of the server's own registry only; nobody pulls this one.
+            image = f"localhost:{server.port}/app@sha256:{'a' * 64}"
+            found = Place(server=server, cluster=cluster, image=image)
             found.key = server.admin_key()
             organization = made(server, "/v0/organizations", found.key, {"name": "Faults"})
             path = f"/v0/organizations/{organization['slug']}/projects"

@@ -106,6 +106,11 @@ class World:
         """An image reference that the server may run."""
         return f"{self.registry}/app:latest"
 
+    @property
+    def own_image(self) -> str:
+        """A reference into the server's own registry, which is all that public runners are given; nobody pulls it."""
+        return f"localhost:{urlsplit(self.url).port}/app@{self.digest}"
+
     def name(self, prefix: str) -> str:
         """A name that no other test of this server uses."""
         return f"{prefix} {next(self._numbers)}z"
