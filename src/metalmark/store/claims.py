@@ -134,7 +134,6 @@ async def claim_job(
             limit_expires=_limit(rules.limits, now),
             last_heartbeat=now,
             claimed=now,
-            pending_reason=None,
             modified=now,
         )
         .returning(*jobs.c)
@@ -174,7 +173,7 @@ def _limit(limits: JobLimits, now: datetime) -> ColumnElement[datetime]:
     """`time_limit`, as the database computes it: in floating point, where two large numbers do not overflow."""
     seconds = cast(jobs.c.iterations, Double) * (jobs.c.timeout_s + limits.grace_s) + limits.start_allowance_s
     bounded = case((seconds > LONGEST_JOB_S, LONGEST_JOB_S), else_=seconds)
-    microseconds = type_coerce(literal(now, Instant), BigInteger) + cast(bounded * _MICROSECONDS, BigInteger)
+    microseconds = cast(literal(now, Instant), BigInteger) + cast(bounded * _MICROSECONDS, BigInteger)
     return type_coerce(microseconds, Instant)
 
 

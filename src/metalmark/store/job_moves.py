@@ -146,7 +146,7 @@ def _changes(
     if target is JobStatus.RUNNING and before.started is None:
         values["started"] = now
     if target.has_run:
-        values |= {"lease_expires": None, "limit_expires": None, "pending_reason": None}
+        values |= {"lease_expires": None, "limit_expires": None}
         # A report that could not be made does not change when the runner was done.
         if event is not JobEvent.PROCESS_FAIL:
             values["completed"] = before.completed if event is JobEvent.PROCESS else now

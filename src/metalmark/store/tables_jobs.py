@@ -43,9 +43,8 @@ jobs = Table(
     Column("retry_allowed", Boolean, nullable=False),
     Column("retries", Integer, nullable=False, server_default=text("0")),
     Column("retry_of", Identifier, ForeignKey("jobs.id", ondelete="SET NULL")),
-    # Set while pending: when it has waited too long, and why nobody took it yet.
+    # When it has waited too long, if it still waits then.
     Column("pending_expires", Instant),
-    Column("pending_reason", Words),
     # The lease: its number goes up by one with every claim, and only its holder moves the job.
     Column("lease", Integer, nullable=False, server_default=text("0")),
     Column("runner_id", Identifier, ForeignKey("runners.id", ondelete="SET NULL")),
