@@ -9,7 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from metalmark.wire.job_config import Average, Fold
 from metalmark.wire.rest_branches import BranchBody, StartPointUpdate
-from metalmark.wire.rest_projects import ProjectBody
+from metalmark.wire.rest_projects import ProjectBody, PublicUserBody
 from metalmark.wire.rest_testbeds import TestbedBody
 from metalmark.wire.scalars import (
     U32,
@@ -19,9 +19,7 @@ from metalmark.wire.scalars import (
     Flag,
     GitHashField,
     NameIdField,
-    SlugField,
     Text,
-    UserNameField,
     UuidField,
 )
 
@@ -150,14 +148,6 @@ class NewReport(Body):
     results: tuple[Text, ...]
     """What the benchmark printed, one text an iteration."""
     settings: ReportSettings | None = None
-
-
-class PublicUserBody(Body):
-    """A user as everybody may see it."""
-
-    uuid: UuidField
-    name: UserNameField
-    slug: SlugField
 
 
 class IterationCounts(Body):
