@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from metalmark.server.context import ServerContext
     from metalmark.server.first_start import ensure_admin
     from metalmark.server.openapi import openapi_document
+    from metalmark.server.passwords import without_password
     from metalmark.server.running import Started, default_database, open_context, serve
 
 __all__ = [
@@ -29,9 +30,10 @@ __all__ = [
     "openapi_document",
     "read_config",
     "serve",
+    "without_password",
 ]
 
-_LATE = ("config", "config_sources", "context", "first_start", "openapi", "running", "application")
+_LATE = ("config", "config_sources", "context", "first_start", "openapi", "passwords", "running", "application")
 
 
 def __getattr__(name: str) -> object:

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from metalmark.server.errors import error_body
-from metalmark.server.socket_protocol import SocketProtocol
 
 
 class _Cut:
@@ -94,7 +94,7 @@ class BoundedHttp(H11Protocol):
         super().connection_lost(exc)
 
 
-class BoundedChannel(SocketProtocol):
+class BoundedChannel(WebSocketsSansIOProtocol):
     """A WebSocket that is cut when its reader takes too long."""
 
     write_timeout_s: ClassVar[float] = 60

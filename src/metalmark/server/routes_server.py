@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from fastapi import APIRouter, Request
 
 import metalmark
 from metalmark.server.actor import ServerAdmin
 from metalmark.server.context import CurrentContext, ServerContext
+from metalmark.server.passwords import HIDDEN, without_password
 from metalmark.store import count_jobs, read_statistics
 from metalmark.wire import (
     PUBLIC_VERSION,
@@ -30,8 +30,6 @@ from metalmark.wire import (
 )
 
 router = APIRouter(tags=["server"])
-
-_HIDDEN = "********"
 
 
 @router.get("/")
@@ -63,15 +61,6 @@ async def config(context: CurrentContext, _: ServerAdmin) -> ConfigBody:
     return config_body(context)
 
 
-def without_password(url: str) -> str:
-    """Return a URL with asterisks for the password in it."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:{_HIDDEN}@{host}"))
-
-
 def config_body(context: ServerContext) -> ConfigBody:
     """Return a configuration as an administrator sees it."""
     config = context.config
@@ -82,7 +71,7 @@ def config_body(context: ServerContext) -> ConfigBody:
     every["storage"] = without_password(config.storage) if config.storage else f"{context.folder}/blobs"
     return ConfigBody(
         console=ConsoleBody(url=config.console_url),
-        security=SecurityBody(issuer=config.issuer, secret_key=_HIDDEN),
+        security=SecurityBody(issuer=config.issuer, secret_key=HIDDEN),
         server=ListenerBody(
             bind_address=config.server.bind,
             request_body_max_bytes=config.server.request_body_max_bytes,

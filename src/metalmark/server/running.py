@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
 import structlog
@@ -18,13 +19,14 @@ from metalmark.model import ApiKey, StableError
 from metalmark.server.application import make_application
 from metalmark.server.config import ServerConfig
 from metalmark.server.config_rules import split_bind
-from metalmark.server.connection import BoundedChannel, BoundedHttp
+from metalmark.server.connection import BoundedHttp
 from metalmark.server.context import ServerContext
 from metalmark.server.first_start import ensure_admin
 from metalmark.server.mail import open_mailer
 from metalmark.server.metrics import Metrics
 from metalmark.server.rate_limits import RateLimits
 from metalmark.server.signer import open_signer
+from metalmark.server.socket_protocol import SocketProtocol
 from metalmark.store import Blobs, Store
 from metalmark.system import Clock, SystemClock
 
@@ -102,12 +104,17 @@ async def open_context(
             blobs=Blobs.open(config.storage or folder / "blobs"),
             signer=await open_signer(store, issuer=config.issuer, clock=clock),
             mailer=open_mailer(config.smtp),
+            dispatcher=_dispatcher(),
             limits=RateLimits(config.limits, clock),
             metrics=Metrics(),
             stopping=anyio.Event(),
             folder=folder,
         )
         yield context
+
+
+def _dispatcher() -> Any:  # noqa: ANN401  # until there is one
+    return None
 
 
 class _WebServer(uvicorn.Server):
@@ -132,7 +139,7 @@ def _web_server(application: FastAPI, config: ServerConfig) -> _WebServer:
         uvicorn.Config(
             application,
             http=http,
-            ws=BoundedChannel,
+            ws=SocketProtocol,
             ws_max_size=config.server.message_max_bytes,
             ws_per_message_deflate=False,
             lifespan="off",

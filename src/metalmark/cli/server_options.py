@@ -1,0 +1,93 @@
+"""The flags that say which server's configuration a command works with, and what comes of them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metalmark.model import ToolMissing
+from metalmark.system import ensure_private, folders
+
+if TYPE_CHECKING:
+    from metalmark.server import ServerConfig
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The configuration, TOML. Without it, `server.toml` of Metalmark's configuration folder if it is there.",
+    ),
+]
+Bind = Annotated[str | None, typer.Option(metavar="ADDRESS:PORT", help="Where to listen, in place of `server.bind`.")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="`sqlite:///FILE` or `postgresql://USER@HOST/NAME`, in place of `database`. Passwords belong into a file.",
+    ),
+]
+Storage = Annotated[
+    str | None, typer.Option(metavar="URL", help="A folder or `s3://BUCKET/PREFIX`, in place of `storage`.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A server of this machine."""
+
+    config: ServerConfig
+    folder: Path
+    """Its own folder: the database, the storage and backups where the configuration places them nowhere else."""
+
+    @property
+    def database(self) -> str:
+        """URL of its database. It may hold a password."""
+        return self.config.database or f"sqlite:///{self.folder / 'metalmark.db'}"
+
+
+def need_server_packages() -> None:
+    """Make sure that what a server needs is installed.
+
+    Raises:
+        ToolMissing: It is not.
+    """
+    try:
+        for name in ("fastapi", "uvicorn", "sqlalchemy", "alembic"):
+            importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ToolMissing(
+            f"the package {error.name} is not installed",
+            why="running a server needs it",
+            hint="pip install 'metalmark[server]'",
+        ) from error
+
+
+def read_place(config: Path | None, **flags: str | None) -> Place:
+    """Return the server that flags, environment and file describe, with its folder made.
+
+    Args:
+        config: The file that was named, if one was.
+        flags: Values of flags by key of the configuration, a dot in it as two underscores.
+
+    Raises:
+        ToolMissing: A server's packages are not installed.
+        ConfigFaults: Something is wrong with the configuration.
+        NoPermission: The folder cannot be made.
+    """
+    need_server_packages()
+    from metalmark.server import read_config
+
+    places = folders()
+    usual = places.config / "server.toml"
+    chosen = config or (usual if usual.exists() else None)
+    by_key = {name.replace("__", "."): value for name, value in flags.items()}
+    read = read_config(file=chosen, environment=os.environ, flags=by_key)
+    folder = ensure_private(places.state) / "server"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return Place(config=read, folder=folder)

@@ -1,0 +1,151 @@
+"""``metalmark server up`` and ``metalmark server config check``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import anyio
+import typer
+
+from metalmark.cli.errors import EXIT_FAILURE
+from metalmark.cli.library_logs import forward_library_logs
+from metalmark.cli.logs import Verbosity, set_up_logging, shown
+from metalmark.cli.server_options import Bind, ConfigFile, Database, Place, Storage, need_server_packages, read_place
+from metalmark.cli.stop_signals import heeded
+from metalmark.model import MetalmarkError, StableError
+from metalmark.system import published, try_locked
+
+if TYPE_CHECKING:
+    from metalmark.server import Started
+
+KEY_FILE = "admin-key"
+
+
+def add_server_running(app: typer.Typer, config_app: typer.Typer) -> None:
+    """Add the commands to the group ``server`` and its group ``config``."""
+    app.command("up")(up)
+    config_app.command("check")(check)
+
+
+def up(config: ConfigFile = None, bind: Bind = None, database: Database = None, storage: Storage = None) -> None:
+    """Run a server, until it is told to stop.
+
+    The first start makes an administrator and a key to sign in with. SIGTERM and SIGINT end it: runners are told to
+    come back, requests under way are finished; a second signal does not wait for them.
+    """
+    # What happens on a server belongs into its log, and so does mail where no mail server is configured.
+    set_up_logging(min(shown(), Verbosity.INFO) if shown() is not Verbosity.ERROR else Verbosity.ERROR)
+    forward_library_logs()
+    place = read_place(config, server__bind=bind, database=database, storage=storage)
+    with _alone(place):
+        failure = anyio.run(_serve, place)
+    if failure is not None:
+        raise failure
+
+
+async def _serve(place: Place) -> MetalmarkError | None:
+    from metalmark.server import serve
+
+    stop = anyio.Event()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_listen, stop, tasks.cancel_scope)
+            await serve(place.config, place.folder, stop=stop, ready=lambda started: _tell(started, place.folder))
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:
+        # One part that fails ends all others; what is worth telling is the first failure.
+        found: BaseException = errors
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        if isinstance(found, MetalmarkError):
+            return found
+        raise
+    return None
+
+
+async def _listen(stop: anyio.Event, scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(*heeded()) as signals:
+        async for _ in signals:
+            if stop.is_set():
+                scope.cancel()
+            stop.set()
+
+
+@contextlib.contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    # Processes that share a SQLite file do not hear of each other's work; those that share a PostgreSQL database do.
+    if not place.database.startswith("sqlite"):
+        yield
+        return
+    with try_locked(place.folder / "server.lock") as mine:
+        if not mine:
+            raise StableError(
+                f"a server runs in {place.folder} already",
+                why="one process at a time writes to an SQLite database",
+                hint="stop it first, or use PostgreSQL for several",
+            )
+        yield
+
+
+def _tell(started: Started, folder: Path) -> None:
+    say = sys.stderr.write
+    say(f"serving {started.url}\n")
+    if started.first_key is not None:
+        path = folder / KEY_FILE
+        with published(path) as stream:
+            stream.write(started.first_key.text.encode("ascii") + b"\n")
+        say(
+            f"\nThis is the server's first start. It has made an administrator with a key, which is kept in\n  {path}\n"
+        )
+        if sys.stderr.isatty():
+            # A log would keep it for longer than anyone wants; a terminal is the administrator's own.
+            say(f"and reads\n  {started.first_key.text}\n")
+        say(
+            "Sign in with it:\n"
+            f"  export METALMARK_HOST={started.url} METALMARK_API_KEY=$(cat {path})\n"
+            "  metalmark user list\n"
+            "  metalmark server admin create-user --name NAME --email ADDRESS\n\n"
+        )
+    sys.stderr.flush()
+
+
+def check(
+    config: ConfigFile = None,
+    bind: Bind = None,
+    database: Database = None,
+    storage: Storage = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print errors, or the configuration in force, as JSON.")
+    ] = False,
+) -> None:
+    """Read a server's configuration without starting anything, and show every error in it."""
+    need_server_packages()
+    from metalmark.server import ConfigFaults
+
+    try:
+        place = read_place(config, server__bind=bind, database=database, storage=storage)
+    except ConfigFaults as error:
+        if not as_json:
+            raise
+        faults = [{"where": fault.where, "why": fault.why} for fault in error.faults]
+        typer.echo(json.dumps({"errors": faults}, indent=2))
+        raise typer.Exit(EXIT_FAILURE) from None
+    if as_json:
+        typer.echo(json.dumps({"errors": [], "configuration": _shown_configuration(place)}, indent=2))
+    else:
+        typer.echo("the configuration has no errors")
+
+
+def _shown_configuration(place: Place) -> dict[str, object]:
+    from metalmark.server import without_password
+
+    document = place.config.model_dump(mode="json")
+    document["database"] = without_password(place.database)
+    document["storage"] = without_password(place.config.storage or os.fspath(place.folder / "blobs"))
+    return document
