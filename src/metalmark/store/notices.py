@@ -139,7 +139,7 @@ class Notices:
             subject: Only notices about this thing; None for those about any.
         """
         subscription = Subscription()
-        addresses = [(kind, subject) for kind in kinds]
+        addresses = {(kind, subject) for kind in kinds}
         self._all[subscription] = None
         for address in addresses:
             self._subscribers[address][subscription] = None
