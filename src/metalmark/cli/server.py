@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from metalmark.cli.remote import group_of
+from metalmark.cli.server_admin import add_server_administration
 from metalmark.cli.server_queries import add_server_queries
 from metalmark.cli.server_up import add_server_running
 
@@ -13,3 +14,4 @@ app.add_typer(config_app, name="config")
 
 add_server_running(app, config_app)
 add_server_queries(app, config_app)
+add_server_administration(app)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
+from metalmark.cli.async_command import run_async
 from metalmark.cli.errors import EXIT_FAILURE
 from metalmark.cli.library_logs import forward_library_logs
 from metalmark.cli.logs import Verbosity, set_up_logging, shown
 from metalmark.cli.server_options import Bind, ConfigFile, Database, Place, Storage, need_server_packages, read_place
 from metalmark.cli.stop_signals import heeded
-from metalmark.model import MetalmarkError, StableError
+from metalmark.model import StableError
 from metalmark.system import published, try_locked
 
 if TYPE_CHECKING:
@@ -44,29 +45,17 @@ def up(config: ConfigFile = None, bind: Bind = None, database: Database = None, 
     forward_library_logs()
     place = read_place(config, server__bind=bind, database=database, storage=storage)
     with _alone(place):
-        failure = anyio.run(_serve, place)
-    if failure is not None:
-        raise failure
+        run_async(lambda: _serve(place))
 
 
-async def _serve(place: Place) -> MetalmarkError | None:
+async def _serve(place: Place) -> None:
     from metalmark.server import serve
 
     stop = anyio.Event()
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_listen, stop, tasks.cancel_scope)
-            await serve(place.config, place.folder, stop=stop, ready=lambda started: _tell(started, place.folder))
-            tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as errors:
-        # One part that fails ends all others; what is worth telling is the first failure.
-        found: BaseException = errors
-        while isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-        if isinstance(found, MetalmarkError):
-            return found
-        raise
-    return None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_listen, stop, tasks.cancel_scope)
+        await serve(place.config, place.folder, stop=stop, ready=lambda started: _tell(started, place.folder))
+        tasks.cancel_scope.cancel()
 
 
 async def _listen(stop: anyio.Event, scope: anyio.CancelScope) -> None:

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from metalmark.server.administration import make_account, reset_key
     from metalmark.server.application import make_application
     from metalmark.server.config import ServerConfig
     from metalmark.server.config_sources import ConfigFaults, Fault, Key, config_keys, read_config
@@ -25,15 +26,27 @@ __all__ = [
     "config_keys",
     "default_database",
     "ensure_admin",
+    "make_account",
     "make_application",
     "open_context",
     "openapi_document",
     "read_config",
+    "reset_key",
     "serve",
     "without_password",
 ]
 
-_LATE = ("config", "config_sources", "context", "first_start", "openapi", "passwords", "running", "application")
+_LATE = (
+    "config",
+    "config_sources",
+    "context",
+    "first_start",
+    "openapi",
+    "passwords",
+    "running",
+    "application",
+    "administration",
+)
 
 
 def __getattr__(name: str) -> object:
