@@ -14,6 +14,7 @@ from metalmark.server.config import ServerConfig
 from metalmark.system import Clock
 
 if TYPE_CHECKING:
+    from metalmark.server.channels import Channels
     from metalmark.server.dispatcher import Dispatcher
     from metalmark.server.mail import Mailer
     from metalmark.server.metrics import Metrics
@@ -34,6 +35,8 @@ class ServerContext:
     """Large content by key: job output, later images."""
     dispatcher: Dispatcher
     """Gives pending jobs to waiting runners."""
+    channels: Channels
+    """The open channels of runners to this process."""
     signer: Signer
     """Makes and checks the server's own tokens."""
     mailer: Mailer

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from metalmark.model import ApiKey, StableError
 from metalmark.server.application import make_application
+from metalmark.server.channels import Channels
 from metalmark.server.config import ServerConfig
 from metalmark.server.config_rules import split_bind
 from metalmark.server.connection import BoundedHttp
@@ -97,6 +98,7 @@ async def open_context(
     clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(await Store.open(config.database or default_database(folder)))
+        stopping = anyio.Event()
         context = ServerContext(
             config=config,
             clock=clock,
@@ -105,16 +107,13 @@ async def open_context(
             signer=await open_signer(store, issuer=config.issuer, clock=clock),
             mailer=open_mailer(config.smtp),
             dispatcher=_dispatcher(),
+            channels=Channels(store=store, clock=clock, stopping=stopping),
             limits=RateLimits(config.limits, clock),
             metrics=Metrics(),
-            stopping=anyio.Event(),
+            stopping=stopping,
             folder=folder,
         )
         yield context
-
-
-def _dispatcher() -> Any:  # noqa: ANN401  # until there is one
-    return None
 
 
 class _WebServer(uvicorn.Server):
@@ -190,6 +189,7 @@ async def serve(
                 web.should_exit = True
 
             async with anyio.create_task_group() as tasks:
+                await tasks.start(context.channels.run)
                 tasks.start_soon(end)
                 tasks.start_soon(_announce, web, Started(context=context, url=config.url, first_key=first_key), ready)
                 await web.serve(sockets=[listening])

@@ -41,6 +41,7 @@ SPEC = {
     "memory": 4294967296,
     "disk": 10737418240,
     "network": False,
+    "anonymous": False,
     "fallback": None,
     "created": "2026-01-31T10:05:00Z",
     "modified": "2026-01-31T10:05:00Z",

@@ -1,0 +1,223 @@
+"""What runners say of jobs, carried out: the one place where a channel's message becomes a change of the store."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+
+from metalmark.model import Effect, EndReason, JobEvent, JobStatus, NotFound, Phase, TooLarge, transition
+from metalmark.store import (
+    ClaimedJob,
+    Connection,
+    JobRecord,
+    LeaseHolder,
+    Moved,
+    StoredOutput,
+    expire_job,
+    find_job,
+    move_job,
+    record_phase,
+    return_claim,
+)
+from metalmark.wire import JobOutput
+
+if TYPE_CHECKING:
+    from metalmark.server.context import ServerContext
+
+_ERROR_MAX_LENGTH = 4096
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a runner says that a job ended."""
+
+    event: JobEvent
+    output: JobOutput | StoredOutput | None = None
+    """The document itself, or where it was stored before."""
+    error: str | None = None
+    infrastructure: bool = False
+    """Whether the benchmark is not to blame, so that the job may go back to the queue."""
+
+
+class JobDesk:
+    """Changes jobs as their runners say.
+
+    Every method raises `StoreUnavailable` when the store cannot take it; nothing was changed then.
+    """
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+
+    @property
+    def lease_s(self) -> float:
+        """How long a lease lasts after its holder's last sign of life."""
+        return self._context.config.jobs.heartbeat_timeout_s
+
+    async def read(self, job: UUID) -> JobRecord | None:
+        """Return a job as it is now."""
+        async with self._context.store.read() as connection:
+            return await find_job(connection, job)
+
+    async def start(self, job: UUID, holder: LeaseHolder, *, began: bool) -> Moved | None:
+        """The runner works on a job; ``began`` when it says that the benchmark itself is executed now."""
+        now = self._context.clock.now()
+
+        async def work(connection: Connection) -> Moved | None:
+            expires = now + timedelta(seconds=self.lease_s)
+            moved = await move_job(connection, job, JobEvent.START, now=now, holder=holder, lease_expires=expires)
+            if began and moved is not None and not moved.foreign and moved.job.status is JobStatus.RUNNING:
+                await record_phase(connection, job, holder=holder, phase=str(Phase.EXEC), began=True, now=now)
+            return moved
+
+        return self._told(await self._context.store.write(work))
+
+    async def heartbeat(self, held: dict[UUID, LeaseHolder]) -> dict[UUID, Moved | None]:
+        """The runner is alive and holds these jobs: extend their leases, and say which are no longer its own."""
+        now = self._context.clock.now()
+
+        async def work(connection: Connection) -> dict[UUID, Moved | None]:
+            expires = now + timedelta(seconds=self.lease_s)
+            return {
+                job: await move_job(connection, job, JobEvent.HEARTBEAT, now=now, holder=holder, lease_expires=expires)
+                for job, holder in sorted(held.items())
+            }
+
+        return await self._context.store.write(work)
+
+    async def phase(self, job: UUID, holder: LeaseHolder, phase: Phase) -> bool:
+        """Note how far the runner is; return whether it holds the job."""
+        now = self._context.clock.now()
+        began = phase is Phase.EXEC
+
+        async def work(connection: Connection) -> bool:
+            return await record_phase(connection, job, holder=holder, phase=str(phase), began=began, now=now)
+
+        return await self._context.store.write(work)
+
+    async def silent(self, job: UUID, holder: LeaseHolder) -> JobRecord | None:
+        """The runner has been silent for the length of its lease: end the job if it still is the runner's."""
+        now = self._context.clock.now()
+
+        async def work(connection: Connection) -> JobRecord | None:
+            found = await find_job(connection, job)
+            if found is None or found.runner != holder.runner or not found.status.is_active:
+                return found
+            # Another process may have heard of the runner since, and then the lease is not over.
+            moved = await expire_job(connection, job, now=now)
+            return found if moved is None else moved.job
+
+        return await self._context.store.write(work)
+
+    async def give_back(self, claimed: ClaimedJob) -> None:
+        """Put a job back whose runner went away before it was told of it."""
+        holder = LeaseHolder(runner=claimed.runner, lease=claimed.lease)
+        now = self._context.clock.now()
+
+        async def work(connection: Connection) -> None:
+            await return_claim(connection, claimed.job, holder=holder, now=now)
+
+        await self._context.store.write(work)
+
+    async def end(self, job: UUID, holder: LeaseHolder, ending: Ending) -> Moved | None:
+        """The runner is done with a job; its output is stored before the job's state says so.
+
+        Returns:
+            What became of it; for results that were taken, after they were read. None when there is no such job.
+        """
+        found = await self.read(job)
+        if found is None:
+            return None
+        if found.runner != holder.runner or (holder.lease is not None and holder.lease != found.lease):
+            return Moved(effect=Effect.KEEP, before=found.status, job=found, foreign=True)
+        stored = None
+        if ending.output is not None and transition(found.status, ending.event).effect is Effect.MOVE:
+            stored = await self._stored(found, ending.output)
+        moved = await self._move_to_end(found, holder, ending, stored)
+        if moved is None or stored is None or moved.job.output_key != stored.key:
+            await self._forget(None if stored is None else stored.key)
+        elif found.output_key not in (None, stored.key):
+            await self._forget(found.output_key)
+        if moved is not None and moved.effect is Effect.MOVE and moved.job.status is JobStatus.COMPLETED:
+            moved = Moved(effect=moved.effect, before=moved.before, job=await self.process(moved.job))
+        return self._told(moved)
+
+    async def _move_to_end(
+        self, found: JobRecord, holder: LeaseHolder, ending: Ending, stored: StoredOutput | None
+    ) -> Moved | None:
+        now = self._context.clock.now()
+        # A text column of PostgreSQL holds no NUL, and a bound keeps the list of jobs readable.
+        error = None if ending.error is None else ending.error.replace("\0", "\ufffd")[:_ERROR_MAX_LENGTH]
+        # The lease of a public runner is not in its messages; what it meant is the one that was read just now.
+        exact = LeaseHolder(runner=holder.runner, lease=found.lease)
+
+        async def work(connection: Connection) -> Moved | None:
+            if ending.infrastructure:
+                requeue = JobEvent.REQUEUE
+                moved = await move_job(
+                    connection, found.id, requeue, now=now, holder=exact, error=error, unless_began=True
+                )
+                if moved is None or moved.foreign or moved.effect is Effect.MOVE:
+                    return moved
+            reason = EndReason.INFRASTRUCTURE if ending.infrastructure else None
+            return await move_job(
+                connection, found.id, ending.event, now=now, holder=exact, reason=reason, error=error, output=stored
+            )
+
+        return await self._context.store.write(work)
+
+    async def _stored(self, job: JobRecord, output: JobOutput | StoredOutput) -> StoredOutput:
+        if isinstance(output, StoredOutput):
+            return output
+        content = output.model_dump_json().encode()
+        checksum = hashlib.sha256(content).hexdigest()
+        key = output_key(job, checksum)
+        await self._context.blobs.put(key, content)
+        return StoredOutput(key=key, size_bytes=len(content), digest=f"sha256:{checksum}")
+
+    async def _forget(self, key: str | None) -> None:
+        if key is not None:
+            await self._context.blobs.delete(key)
+
+    async def process(self, job: JobRecord) -> JobRecord:
+        """Read the results of a completed job, and return the job as it is then: processed, or failed.
+
+        Results that are larger than a message are taken as they are.
+        """
+        event, reason, error = JobEvent.PROCESS, None, None
+        if job.output_key is None or not await self._readable(job.output_key):
+            event, reason, error = JobEvent.PROCESS_FAIL, EndReason.OUTPUT_MISSING, "the stored output is missing"
+        now = self._context.clock.now()
+
+        async def work(connection: Connection) -> Moved | None:
+            return await move_job(connection, job.id, event, now=now, reason=reason, error=error)
+
+        moved = await self._context.store.write(work)
+        return job if moved is None else moved.job
+
+    async def _readable(self, key: str) -> bool:
+        try:
+            JobOutput.model_validate_json(
+                await self._context.blobs.get(key, limit_bytes=self._context.config.server.message_max_bytes)
+            )
+        except TooLarge:
+            return True
+        except (NotFound, ValueError):
+            return False
+        return True
+
+    def _told(self, moved: Moved | None) -> Moved | None:
+        if moved is not None and moved.effect is Effect.MOVE:
+            self._context.metrics.job_moved(str(moved.job.status))
+            _log.info("job moved", job=str(moved.job.id), lease=moved.job.lease, status=str(moved.job.status))
+        return moved
+
+
+def output_key(job: JobRecord, checksum: str) -> str:
+    """Return where the final output of a job's lease is among the blobs."""
+    return f"outputs/{job.project}/{job.id}/{job.lease}-{checksum}.json"
