@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
@@ -15,10 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import InputError
 from metalmark.store.database_errors import meaning_of
+from metalmark.store.migrations import migrate
 from metalmark.store.notices import Notices
 from metalmark.store.pace import Isolation, Pace
 from metalmark.store.postgresql_engine import PostgresqlEngine
 from metalmark.store.sqlite_engine import SqliteEngine
+from metalmark.system import Clock, SystemClock
 
 T = TypeVar("T")
 
@@ -60,17 +63,21 @@ class Store:
         """What committed writes tell, of all processes on the database."""
 
     @classmethod
-    async def open(cls, url: str, *, pace: Pace | None = None) -> Store:
+    async def open(
+        cls, url: str, *, pace: Pace | None = None, migrated: bool = True, clock: Clock | None = None
+    ) -> Store:
         """Open a database, and bring its tables up to date.
 
         Args:
             url: Where it is, as `parse_database_url` takes it.
             pace: Deadlines and sizes; the defaults when None.
+            migrated: Whether to bring the tables up to date; if not, call `migrate`.
+            clock: Where the time comes from that is kept beside a change of tables; the machine's when None.
 
         Raises:
             InputError: The URL is none.
             StoreAway: The database cannot be reached or made.
-            StableError: The database is of a newer version of this program.
+            NewerDatabase: A newer version of this program changed the tables.
         """
         pace = pace or Pace()
         parsed = parse_database_url(url)
@@ -83,19 +90,29 @@ class Store:
         store = cls(engine, notices, pace, parsed)
         await store._stack.enter_async_context(engine.opened())
         try:
-            await store._update_tables()
+            if migrated:
+                await store.migrate((clock or SystemClock()).now())
         except BaseException:
             await store.close()
             raise
         return store
 
-    async def _update_tables(self) -> None:
-        from metalmark.store.tables import metadata  # noqa: PLC0415
+    async def migrate(self, now: datetime, *, until: str | None = None) -> tuple[str, ...]:
+        """Bring the tables up to date, and return the names of the steps that were taken.
 
-        async def work(connection: Connection) -> None:
-            await connection.run_sync(metadata.create_all)
+        Args:
+            now: The time to keep beside the steps.
+            until: The last step to take; None for all.
 
-        await self.write(work)
+        Raises:
+            NewerDatabase: A newer version of this program changed them.
+            StoreUnavailable: The database is busy, full or away.
+        """
+
+        async def work(connection: Connection) -> tuple[str, ...]:
+            return await migrate(connection, now=now, until=until)
+
+        return await self.write(work, isolation=Isolation.READ_COMMITTED)
 
     @property
     def engine_name(self) -> str:
