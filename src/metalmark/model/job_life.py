@@ -9,9 +9,9 @@ One table, without I/O, that the store, the channel and the tests share::
     pending, claimed, running ──cancel──▶ canceled ◀──runner_cancel, limit_expire── claimed, running
     pending ──pending_expire──▶ canceled
 
-A result outranks the fear that its runner is gone: ``complete`` turns a failed job into a completed one. Nothing else
-leaves a final state. ``requeue`` exists for faults of the infrastructure before the benchmark began; it gives the job
-back, and takes the lease from whoever held it.
+A result outranks the fear that its runner is gone: ``complete`` turns a failed job into a completed one, and a claimed
+one whose start was never heard of. Nothing else leaves a final state. ``requeue`` exists for faults of the
+infrastructure before the benchmark began; it gives the job back, and takes the lease from whoever held it.
 
 The table knows states only. Who may send an event is the store's matter: events of a runner count when the runner and
 the lease number are the job's own.
@@ -170,8 +170,8 @@ _MOVES: Mapping[JobEvent, Mapping[JobStatus, JobStatus]] = {
     JobEvent.CLAIM: {_P: _C},
     JobEvent.START: {_C: _R},
     JobEvent.HEARTBEAT: {},
-    # A claimed job cannot complete: its runner has to say that it started first.
-    JobEvent.COMPLETE: {_R: _D, _F: _D},
+    # From claimed when the connection that carried ``running`` was lost: the results are there all the same.
+    JobEvent.COMPLETE: {_C: _D, _R: _D, _F: _D},
     JobEvent.FAIL: {_C: _F, _R: _F},
     JobEvent.RUNNER_CANCEL: {_C: _K, _R: _K},
     JobEvent.REQUEUE: {_C: _P, _R: _P},

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anyio
 import structlog
@@ -22,13 +21,17 @@ from metalmark.server.config import ServerConfig
 from metalmark.server.config_rules import split_bind
 from metalmark.server.connection import BoundedHttp
 from metalmark.server.context import ServerContext
+from metalmark.server.deadlines import Deadlines
+from metalmark.server.dispatcher import Dispatcher
 from metalmark.server.first_start import ensure_admin
+from metalmark.server.job_desk import JobDesk
+from metalmark.server.job_rules import claim_rules, job_limits
 from metalmark.server.mail import open_mailer
 from metalmark.server.metrics import Metrics
 from metalmark.server.rate_limits import RateLimits
 from metalmark.server.signer import open_signer
 from metalmark.server.socket_protocol import SocketProtocol
-from metalmark.store import Blobs, Store
+from metalmark.store import Blobs, ClaimedJob, JobRecord, Store
 from metalmark.system import Clock, SystemClock
 
 _CHANNELS_CLOSE_S = 2.0
@@ -99,6 +102,17 @@ async def open_context(
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(await Store.open(config.database or default_database(folder)))
         stopping = anyio.Event()
+        metrics = Metrics()
+
+        def claimed(job: ClaimedJob) -> None:
+            metrics.job_claimed((job.claimed - job.created).total_seconds())
+            deadlines.expect_lease()
+
+        async def read_results(job: JobRecord) -> JobRecord:
+            return await JobDesk(context).process(job)
+
+        dispatcher = Dispatcher(store, clock, claim_rules(config.jobs), claimed=claimed)
+        deadlines = Deadlines(store, clock, job_limits(config.jobs), read_results=read_results)
         context = ServerContext(
             config=config,
             clock=clock,
@@ -106,13 +120,17 @@ async def open_context(
             blobs=Blobs.open(config.storage or folder / "blobs"),
             signer=await open_signer(store, issuer=config.issuer, clock=clock),
             mailer=open_mailer(config.smtp),
-            dispatcher=_dispatcher(),
+            dispatcher=dispatcher,
             channels=Channels(store=store, clock=clock, stopping=stopping),
             limits=RateLimits(config.limits, clock),
-            metrics=Metrics(),
+            metrics=metrics,
             stopping=stopping,
             folder=folder,
         )
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+        await tasks.start(dispatcher.run)
+        await tasks.start(deadlines.run)
         yield context
 
 

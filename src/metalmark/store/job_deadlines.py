@@ -96,7 +96,7 @@ async def extend_limits(connection: AsyncConnection, *, by: timedelta) -> int:
     return (await connection.execute(statement)).rowcount
 
 
-async def unread_jobs(connection: AsyncConnection) -> list[JobRecord]:
-    """Return jobs whose results are stored and not read: a server ended in between."""
-    query = select(*jobs.c).where(UNREAD).order_by(jobs.c.id).limit(_BATCH)
+async def unread_jobs(connection: AsyncConnection, *, completed_by: datetime) -> list[JobRecord]:
+    """Return some of the jobs whose results are stored and not read, though they were there at a time."""
+    query = select(*jobs.c).where(UNREAD, jobs.c.completed <= completed_by).order_by(jobs.c.id).limit(_BATCH)
     return [job_of(row) for row in await connection.execute(query)]

@@ -145,6 +145,8 @@ def _changes(
         values["modified"] = now
     if target is JobStatus.RUNNING and before.started is None:
         values["started"] = now
+    if event is JobEvent.COMPLETE and before.started is None:
+        values["started"] = before.claimed
     if target.has_run:
         values |= {"lease_expires": None, "limit_expires": None}
         # A report that could not be made does not change when the runner was done.

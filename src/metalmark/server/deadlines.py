@@ -1,0 +1,196 @@
+"""Deadlines: the one timer of a server process.
+
+What is due when is in the store alone, so that every process can act on it and none has to remember. The timer sleeps
+until the earliest deadline, does what is due, and looks again; a change that may bring an earlier one wakes it. At
+start it is what it will be ever after.
+
+Deadlines are times of day, as several machines have to agree on them, and times of day can be set. The timer notices
+when its clock was, as a monotonic clock goes with it, and then lets leases begin anew and limits move along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+import anyio
+import structlog
+from anyio.abc import TaskStatus
+
+from metalmark.model import Effect, JobLimits, StoreUnavailable
+from metalmark.store import (
+    Connection,
+    JobRecord,
+    Moved,
+    NoticeKind,
+    Store,
+    due_jobs,
+    expire_job,
+    extend_limits,
+    next_job_deadline,
+    renew_leases,
+    unread_jobs,
+)
+from metalmark.system import Clock
+
+_STEP_S = 1.0
+_LATE_S = 2.0
+_UNREAD_S = 30.0
+_RETRY_S = 0.5
+_SHARED_LOOK_S = 4.0
+_LOOK_S = 60.0
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+
+
+class Deadlines:
+    """Ends leases, jobs over their limit, and jobs that waited too long.
+
+    Args:
+        store: Where the jobs are.
+        clock: Where it reads the time.
+        limits: How long a lease lasts, above all.
+        read_results: Reads the results of a completed job, when the process that took them did not come to it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        limits: JobLimits,
+        *,
+        read_results: Callable[[JobRecord], Awaitable[object]] | None = None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._limits = limits
+        self._read_results = read_results
+        self._unread_s = 0.0
+        self._sooner = anyio.Event()
+        self._wakes_s = 0.0
+        self._offset = self._read_offset()
+
+    def _read_offset(self) -> timedelta:
+        """Return how far the time of day is from the clock that never steps."""
+        return timedelta(seconds=self._clock.now().timestamp() - self._clock.monotonic_s())
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Do what is due, until the store closes or the caller cancels."""
+        kinds = [NoticeKind.JOB_PENDING, NoticeKind.JOB_CHANGED]
+        with self._store.notices.subscribe(kinds) as notices:
+            # While this server was away no runner could reach it: that silence was not the runners'.
+            await self._until_done(self._renew)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._keep_time)
+                task_status.started()
+                async for _ in notices:
+                    self.expect_lease()
+                tasks.cancel_scope.cancel()
+
+    def expect_lease(self) -> None:
+        """There may be a new deadline, none sooner than a lease from now."""
+        self._wake_by(self._clock.monotonic_s() + min(self._limits.heartbeat_timeout_s, self._limits.max_pending_s))
+
+    def _wake_by(self, monotonic_s: float) -> None:
+        if monotonic_s < self._wakes_s:
+            self._wakes_s = monotonic_s
+            self._sooner.set()
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._sooner = anyio.Event()
+            await self._heed_clock()
+            left_s = await self._until_done(self._do_what_is_due)
+            if self._store.engine_name == "postgresql":
+                # A claim of another process is told to nobody, for the sake of its speed.
+                left_s = min(left_s, _SHARED_LOOK_S)
+            self._wakes_s = self._clock.monotonic_s() + left_s
+            await self._sleep()
+
+    async def _sleep(self) -> None:
+        """Sleep until `_wakes_s`, which others may bring forward meanwhile."""
+        while (left_s := self._wakes_s - self._clock.monotonic_s()) > 0:
+            self._sooner = anyio.Event()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._wait_for_sooner, tasks.cancel_scope)
+                await self._clock.sleep_s(left_s)
+                tasks.cancel_scope.cancel()
+        if -left_s > _LATE_S:
+            # The process was stopped. What runners said meanwhile waits in its sockets, and is heard first.
+            await self._clock.sleep_s(_LATE_S)
+
+    async def _wait_for_sooner(self, scope: anyio.CancelScope) -> None:
+        await self._sooner.wait()
+        scope.cancel()
+
+    async def _until_done(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Carry out a step; while the store cannot, try again."""
+        while True:
+            try:
+                return await step()
+            except StoreUnavailable as error:
+                _log.warning("deadlines wait for the database", error=str(error))
+                await self._clock.sleep_s(_RETRY_S)
+
+    async def _heed_clock(self) -> None:
+        """Make good for a clock that was set since this was last called."""
+        offset = self._read_offset()
+        step = offset - self._offset
+        if abs(step.total_seconds()) < _STEP_S:
+            # Slow adjustment is no step, and must not add up to one.
+            self._offset = offset
+            return
+        _log.warning("the clock was set", by_s=step.total_seconds())
+
+        async def make_good() -> None:
+            await self._renew()
+            if step > timedelta():
+                await self._store.write(lambda connection: extend_limits(connection, by=step))
+
+        await self._until_done(make_good)
+        self._offset = offset
+
+    async def _renew(self) -> None:
+        lease_s = self._limits.heartbeat_timeout_s
+        await self._store.write(lambda connection: renew_leases(connection, now=self._clock.now(), lease_s=lease_s))
+
+    async def _do_what_is_due(self) -> float:
+        """Do what is due, and return how many seconds there are until something is again."""
+        while True:
+            now = self._clock.now()
+            async with self._store.read() as connection:
+                due = await due_jobs(connection, now=now)
+                following = await next_job_deadline(connection)
+            if not due:
+                break
+            for job in due:
+                await self._expire(job)
+        await self._read_what_was_left(now)
+        if following is None:
+            return _LOOK_S
+        return min(_LOOK_S, (following - self._clock.now()).total_seconds())
+
+    async def _read_what_was_left(self, now: datetime) -> None:
+        """Have results read that nobody has read for a while: at the start any, as nobody is at it then."""
+        if self._read_results is None:
+            return
+        async with self._store.read() as connection:
+            left = await unread_jobs(connection, completed_by=now - timedelta(seconds=self._unread_s))
+        self._unread_s = _UNREAD_S
+        for job in left:
+            await self._read_results(job)
+
+    async def _expire(self, job: UUID) -> None:
+        async def work(connection: Connection) -> Moved | None:
+            return await expire_job(connection, job, now=self._clock.now())
+
+        moved = await self._store.write(work)
+        if moved is not None and moved.effect is Effect.MOVE:
+            _log.info(
+                "job moved by its deadline",
+                job=str(job),
+                status=str(moved.job.status),
+                reason=None if moved.job.end_reason is None else str(moved.job.end_reason),
+            )
