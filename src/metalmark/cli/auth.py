@@ -28,7 +28,7 @@ _Word = Annotated[
 _SENT = "a message is on its way; go on with `metalmark auth confirm`"
 
 
-@remote_command(app, "signup", needs_credential=False)
+@remote_command(app, "signup", needs_credential=False, answers="MailedBody")
 async def sign_up(
     server: ServerSession,
     *,
@@ -57,21 +57,21 @@ async def sign_up(
     return single((await server.call("POST", "auth", "signup", body=body)).value, notes=(_SENT,))
 
 
-@remote_command(app, "login", needs_credential=False)
+@remote_command(app, "login", needs_credential=False, answers="MailedBody")
 async def log_in(server: ServerSession, *, email: Email, invite: _Invite = None, plan: _Plan = None) -> View:
     """Ask for a message with the token that `metalmark auth confirm` takes."""
     body = only_given({"email": email, "invite": invite, "plan": plan})
     return single((await server.call("POST", "auth", "login", body=body)).value, notes=(_SENT,))
 
 
-@remote_command(app, "confirm", needs_credential=False)
+@remote_command(app, "confirm", needs_credential=False, answers="SessionBody")
 async def confirm(server: ServerSession, *, confirmation: _Word) -> View:
     """Sign in with the token of a message. The answer has a token for --token, to make a key with."""
     answer = await server.call("POST", "auth", "confirm", body={"token": _word(confirmation)})
     return single(answer.value, notes=("next: metalmark key create USER --name NAME --save-key FILE",))
 
 
-@remote_command(app, "accept")
+@remote_command(app, "accept", answers="MailedBody")
 async def accept(server: ServerSession, *, invitation: _Word) -> View:
     """Join the organization of an invitation."""
     body: JsonValue = {"invite": _word(invitation)}

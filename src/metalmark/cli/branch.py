@@ -52,7 +52,7 @@ _FIELDS = columns(
 )  # fmt: skip
 
 
-@remote_command(app, "list", "ls", needs_credential=False, sort=("name",))
+@remote_command(app, "list", "ls", needs_credential=False, sort=("name",), answers="BranchBody[]")
 async def list_branches(
     server: ServerSession,
     *,
@@ -67,7 +67,7 @@ async def list_branches(
     return listing(await paging.fetch(server, "projects", project, "branches", query=query), _LIST)
 
 
-@remote_command(app, "create", "add")
+@remote_command(app, "create", "add", answers="BranchBody")
 async def create_branch(
     server: ServerSession,
     *,
@@ -92,7 +92,7 @@ async def create_branch(
     return single((await server.call("POST", "projects", project, "branches", body=body)).value, _FIELDS)
 
 
-@remote_command(app, "view", "get", needs_credential=False)
+@remote_command(app, "view", "get", needs_credential=False, answers="BranchBody")
 async def view_branch(
     server: ServerSession,
     *,
@@ -105,7 +105,7 @@ async def view_branch(
     return single(answer.value, _FIELDS)
 
 
-@remote_command(app, "update", "edit")
+@remote_command(app, "update", "edit", answers="BranchBody")
 async def update_branch(
     server: ServerSession,
     *,

@@ -51,7 +51,7 @@ def user_key_group() -> typer.Typer:
     """Return the group of a user's keys."""
     app = group_of("Keys of a user, for programs.")
 
-    @remote_command(app, "list", "ls", sort=("name",))
+    @remote_command(app, "list", "ls", sort=("name",), answers="UserKeyBody[]")
     async def list_keys(
         server: ServerSession,
         *,
@@ -65,14 +65,14 @@ def user_key_group() -> typer.Typer:
         query = {"name": name, "search": search, "revoked": revoked or None}
         return listing(await paging.fetch(server, "users", user, "keys", query=query), KEY_COLUMNS)
 
-    @remote_command(app, "create", "add")
+    @remote_command(app, "create", "add", answers="CreatedUserKeyBody")
     async def create_key(
         server: ServerSession, *, user: User, name: Name, ttl: Ttl = None, save_key: _SaveKey = None
     ) -> View:
         """Make a key and show it, this once. Needs the token of a sign-in: a key makes no keys of its user."""
         return await _create(server, ("users", user, "keys"), name, ttl, save_key)
 
-    _one_key(app, "users", User)
+    _one_key(app, "users", User, answers="UserKeyBody")
     return app
 
 
@@ -80,7 +80,7 @@ def project_key_group() -> typer.Typer:
     """Return the group of a project's keys."""
     app = group_of("Keys of a project: they submit to it and read it, and nothing else.")
 
-    @remote_command(app, "list", "ls", sort=("name",))
+    @remote_command(app, "list", "ls", sort=("name",), answers="ProjectKeyBody[]")
     async def list_keys(
         server: ServerSession,
         *,
@@ -94,14 +94,14 @@ def project_key_group() -> typer.Typer:
         query = {"name": name, "search": search, "revoked": revoked or None}
         return listing(await paging.fetch(server, "projects", project, "keys", query=query), KEY_COLUMNS)
 
-    @remote_command(app, "create", "add")
+    @remote_command(app, "create", "add", answers="CreatedProjectKeyBody")
     async def create_key(
         server: ServerSession, *, project: Project, name: Name, ttl: Ttl = None, save_key: _SaveKey = None
     ) -> View:
         """Make a key for continuous integration and show it, this once."""
         return await _create(server, ("projects", project, "keys"), name, ttl, save_key)
 
-    _one_key(app, "projects", Project)
+    _one_key(app, "projects", Project, answers="ProjectKeyBody")
     return app
 
 
@@ -113,7 +113,7 @@ async def _create(
         return file.keep((await server.call("POST", *path, body=body)).value)
 
 
-def _one_key(app: typer.Typer, owners: str, owner_argument: object) -> None:
+def _one_key(app: typer.Typer, owners: str, owner_argument: object, *, answers: str) -> None:
     """Add the commands that work on one key, which are the same for users and projects."""
 
     async def view_key(server: ServerSession, *, owner: str, key_uuid: Key) -> View:
@@ -130,13 +130,14 @@ def _one_key(app: typer.Typer, owners: str, owner_argument: object) -> None:
         await server.call("DELETE", owners, owner, "keys", key_uuid)
         return done(f"key {key_uuid} is revoked")
 
-    for function, name, alias in (
-        (view_key, "view", "get"),
-        (update_key, "update", "edit"),
-        (revoke_key, "revoke", "rm"),
-    ):
+    verbs = (
+        (view_key, "view", "get", answers),
+        (update_key, "update", "edit", answers),
+        (revoke_key, "revoke", "rm", None),
+    )
+    for function, name, alias, shape in verbs:
         function.__annotations__["owner"] = owner_argument
-        remote_command(app, name, alias)(function)
+        remote_command(app, name, alias, answers=shape)(function)
 
 
 app = user_key_group()

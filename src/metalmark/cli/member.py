@@ -22,7 +22,7 @@ _ROLES = Literal["leader", "member"]
 _WHAT = "leader may do everything, member sees."
 
 
-@remote_command(app, "list", "ls", sort=("name",))
+@remote_command(app, "list", "ls", sort=("name",), answers="MemberBody[]")
 async def list_members(
     server: ServerSession,
     *,
@@ -36,7 +36,7 @@ async def list_members(
     return listing(await paging.fetch(server, "organizations", organization, "members", query=query), _LIST)
 
 
-@remote_command(app, "invite")
+@remote_command(app, "invite", answers="MailedBody")
 async def invite(
     server: ServerSession,
     *,
@@ -51,13 +51,13 @@ async def invite(
     return single(answer.value, notes=("an invitation is on its way",))
 
 
-@remote_command(app, "view", "get")
+@remote_command(app, "view", "get", answers="MemberBody")
 async def view_member(server: ServerSession, *, organization: Organization, user: User) -> View:
     """Show a member."""
     return single((await server.call("GET", "organizations", organization, "members", user)).value)
 
 
-@remote_command(app, "update", "edit")
+@remote_command(app, "update", "edit", answers="MemberBody")
 async def update_member(
     server: ServerSession,
     *,

@@ -27,7 +27,7 @@ Organization = Annotated[
 _LIST = columns("slug", "name", "created", "claimed", "uuid")
 
 
-@remote_command(app, "list", "ls", sort=("name",))
+@remote_command(app, "list", "ls", sort=("name",), answers="OrganizationBody[]")
 async def list_organizations(
     server: ServerSession, *, name: OnlyName = None, search: Search = None, paging: Paging
 ) -> View:
@@ -35,19 +35,19 @@ async def list_organizations(
     return listing(await paging.fetch(server, "organizations", query={"name": name, "search": search}), _LIST)
 
 
-@remote_command(app, "create", "add")
+@remote_command(app, "create", "add", answers="OrganizationBody")
 async def create_organization(server: ServerSession, *, name: Name, slug: Slug = None) -> View:
     """Make an organization and become its leader."""
     return single((await server.call("POST", "organizations", body=only_given({"name": name, "slug": slug}))).value)
 
 
-@remote_command(app, "view", "get")
+@remote_command(app, "view", "get", answers="OrganizationBody")
 async def view_organization(server: ServerSession, *, organization: Organization) -> View:
     """Show an organization."""
     return single((await server.call("GET", "organizations", organization)).value)
 
 
-@remote_command(app, "update", "edit")
+@remote_command(app, "update", "edit", answers="OrganizationBody")
 async def update_organization(
     server: ServerSession, *, organization: Organization, name: NewName = None, slug: NewSlug = None
 ) -> View:
@@ -63,13 +63,13 @@ async def delete_organization(server: ServerSession, *, organization: Organizati
     return done(f"organization {organization} is deleted")
 
 
-@remote_command(app, "claim")
+@remote_command(app, "claim", answers="OrganizationBody")
 async def claim_organization(server: ServerSession, *, organization: Organization) -> View:
     """Become leader of an organization that has no member."""
     return single((await server.call("POST", "organizations", organization, "claim", body={})).value)
 
 
-@remote_command(app, "allowed")
+@remote_command(app, "allowed", answers="AllowedBody")
 async def allowed(server: ServerSession, *, organization: Organization, perm: Permission) -> View:
     """Tell whether you are permitted something in an organization."""
     return single((await server.call("GET", "organizations", organization, "allowed", perm)).value)

@@ -33,7 +33,7 @@ _LIST = columns("slug", "name", "visibility", "created", "url", "uuid")
 _VISIBILITY = Literal["public", "private"]
 
 
-@remote_command(app, "list", "ls", needs_credential=False, sort=("name",))
+@remote_command(app, "list", "ls", needs_credential=False, sort=("name",), answers="ProjectBody[]")
 async def list_projects(
     server: ServerSession,
     *,
@@ -49,7 +49,7 @@ async def list_projects(
     return listing(await paging.fetch(server, *path, query={"name": name, "search": search}), _LIST)
 
 
-@remote_command(app, "create", "add")
+@remote_command(app, "create", "add", answers="ProjectBody")
 async def create_project(
     server: ServerSession,
     *,
@@ -64,13 +64,13 @@ async def create_project(
     return single((await server.call("POST", "organizations", organization, "projects", body=body)).value)
 
 
-@remote_command(app, "view", needs_credential=False)
+@remote_command(app, "view", needs_credential=False, answers="ProjectBody")
 async def view_project(server: ServerSession, *, project: Project) -> View:
     """Show a project."""
     return single((await server.call("GET", "projects", project)).value)
 
 
-@remote_command(app, "update", "edit")
+@remote_command(app, "update", "edit", answers="ProjectBody")
 async def update_project(
     server: ServerSession,
     *,
@@ -92,7 +92,7 @@ async def delete_project(server: ServerSession, *, project: Project, hard: Hard 
     return done(f"project {project} is deleted")
 
 
-@remote_command(app, "allowed")
+@remote_command(app, "allowed", answers="AllowedBody")
 async def allowed(server: ServerSession, *, project: Project, perm: Permission) -> View:
     """Tell whether you are permitted something in a project."""
     return single((await server.call("GET", "projects", project, "allowed", perm)).value)

@@ -109,6 +109,7 @@ def remote_command(
     *aliases: str,
     needs_credential: bool = True,
     sort: tuple[str, ...] = (),
+    answers: str | None = None,
     epilog: str | None = None,
 ) -> Callable[[Command], Command]:
     """Make a command of a function that gets a session and returns a `View`.
@@ -122,6 +123,8 @@ def remote_command(
         aliases: Other names, which help does not list.
         needs_credential: Whether it fails before anything is sent when there is no credential.
         sort: What the list can be sorted by.
+        answers: Body that the server answers with, by its name in `metalmark.wire`, with ``[]`` for a list of such;
+            ``--strict`` holds it to that.
         epilog: Stands below its help.
     """
 
@@ -136,7 +139,7 @@ def remote_command(
 
         @functools.wraps(function)
         def command(**given: object) -> None:
-            _carry_out(function, given, paged=paged, needs_credential=needs_credential)
+            _carry_out(function, given, paged=paged, needs_credential=needs_credential, answers=answers)
 
         del command.__wrapped__
         parameters = [*own, *(_paging_parameters(sort) if paged else ()), _JSON, *connection_parameters()]
@@ -181,12 +184,15 @@ def _paging_parameters(sort: tuple[str, ...]) -> list[Parameter]:
     ]
 
 
-def _carry_out(function: Command, given: dict[str, Any], *, paged: bool, needs_credential: bool) -> None:
+def _carry_out(
+    function: Command, given: dict[str, Any], *, paged: bool, needs_credential: bool, answers: str | None
+) -> None:
     import anyio
 
     from metalmark.client import INTERFACE_VERSION, credential_needed, open_session
 
     as_json = given.pop("as_json")
+    shape = answers if given["strict"] else None
     settings = connection_settings(
         {name: given.pop(name) for name in CONNECTION_FLAGS}, environment=os.environ, warn=warn
     )
@@ -206,6 +212,7 @@ def _carry_out(function: Command, given: dict[str, Any], *, paged: bool, needs_c
             found = await server.version()
             if found.version != INTERFACE_VERSION:
                 warn(f"{settings.address} speaks version {found.version}; this command speaks {INTERFACE_VERSION}")
+            server.shape = shape
             return await function(server, **given)
 
     show(anyio.run(ask), as_json=as_json, quiet=shown() >= Verbosity.ERROR)

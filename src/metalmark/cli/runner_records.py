@@ -42,11 +42,11 @@ spec_app = group_of("Which specs a runner takes jobs of.")
 
 def add_runner_records(app: typer.Typer) -> None:
     """Add the commands to the group ``runner``."""
-    remote_command(app, "list", "ls", sort=("name", "created"))(list_runners)
-    remote_command(app, "create", "add")(create_runner)
-    remote_command(app, "view", "get")(view_runner)
-    remote_command(app, "update", "edit")(update_runner)
-    remote_command(app, "key")(rotate_key)
+    remote_command(app, "list", "ls", sort=("name", "created"), answers="RunnerBody[]")(list_runners)
+    remote_command(app, "create", "add", answers="RunnerKeyBody")(create_runner)
+    remote_command(app, "view", "get", answers="RunnerBody")(view_runner)
+    remote_command(app, "update", "edit", answers="RunnerBody")(update_runner)
+    remote_command(app, "key", answers="RunnerKeyBody")(rotate_key)
     app.add_typer(spec_app, name="spec")
 
 
@@ -98,7 +98,7 @@ async def rotate_key(server: ServerSession, *, runner: Runner, save_key: SaveKey
         return file.keep((await server.call("POST", "runners", runner, "key")).value)
 
 
-@remote_command(spec_app, "list", "ls")
+@remote_command(spec_app, "list", "ls", answers="SpecBody[]")
 async def list_specs(server: ServerSession, *, runner: Runner) -> View:
     """List the specs of a runner, archived ones too."""
     answer = await server.call("GET", "runners", runner, "specs")
@@ -106,7 +106,7 @@ async def list_specs(server: ServerSession, *, runner: Runner) -> View:
     return listing(answer, SPEC_COLUMNS)
 
 
-@remote_command(spec_app, "add", "create")
+@remote_command(spec_app, "add", "create", answers="SpecBody")
 async def add_spec(
     server: ServerSession,
     *,

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def add_server_queries(app: typer.Typer, config_app: typer.Typer) -> None:
     """Add the commands to the group ``server`` and its group ``config``."""
-    remote_command(app, "version", needs_credential=False)(version)
+    remote_command(app, "version", needs_credential=False, answers="ServerVersionBody")(version)
     remote_command(app, "spec", needs_credential=False)(api_document)
-    remote_command(app, "stats")(stats)
-    remote_command(app, "backup")(backup)
-    remote_command(config_app, "view", "get")(view_config)
-    remote_command(config_app, "console", needs_credential=False)(console)
+    remote_command(app, "stats", answers="StatsBody")(stats)
+    remote_command(app, "backup", answers="BackupBody")(backup)
+    remote_command(config_app, "view", "get", answers="ConfigBody")(view_config)
+    remote_command(config_app, "console", needs_credential=False, answers="ConsoleBody")(console)
 
 
 async def version(server: ServerSession) -> View:

@@ -43,7 +43,7 @@ Spec = Annotated[str, typer.Argument(metavar="SPEC", help="Slug or UUID of the s
 _Size = {"metavar": "SIZE", "show_default": False}
 
 
-@remote_command(app, "list", "ls", sort=("name", "created"))
+@remote_command(app, "list", "ls", sort=("name", "created"), answers="SpecBody[]")
 async def list_specs(
     server: ServerSession,
     *,
@@ -57,7 +57,7 @@ async def list_specs(
     return listing(await paging.fetch(server, "specs", query=query), SPEC_COLUMNS)
 
 
-@remote_command(app, "create", "add")
+@remote_command(app, "create", "add", answers="SpecBody")
 async def create_spec(
     server: ServerSession,
     *,
@@ -95,13 +95,13 @@ async def create_spec(
     return single((await server.call("POST", "specs", body=body)).value, SPEC_FIELDS)
 
 
-@remote_command(app, "view", "get")
+@remote_command(app, "view", "get", answers="SpecBody")
 async def view_spec(server: ServerSession, *, spec: Spec) -> View:
     """Show a spec, also an archived one."""
     return single((await server.call("GET", "specs", spec)).value, SPEC_FIELDS)
 
 
-@remote_command(app, "update", "edit")
+@remote_command(app, "update", "edit", answers="SpecBody")
 async def update_spec(
     server: ServerSession,
     *,

@@ -37,7 +37,7 @@ _LIST = columns("slug", "name", _SPEC, "archived", "created", "uuid")
 _FIELDS = columns("uuid", "project", "name", "slug", _SPEC, "created", "modified", "archived")
 
 
-@remote_command(app, "list", "ls", needs_credential=False, sort=("name",))
+@remote_command(app, "list", "ls", needs_credential=False, sort=("name",), answers="TestbedBody[]")
 async def list_testbeds(
     server: ServerSession,
     *,
@@ -52,7 +52,7 @@ async def list_testbeds(
     return listing(await paging.fetch(server, "projects", project, "testbeds", query=query), _LIST)
 
 
-@remote_command(app, "create", "add")
+@remote_command(app, "create", "add", answers="TestbedBody")
 async def create_testbed(
     server: ServerSession,
     *,
@@ -66,7 +66,7 @@ async def create_testbed(
     return single((await server.call("POST", "projects", project, "testbeds", body=body)).value, _FIELDS)
 
 
-@remote_command(app, "view", "get", needs_credential=False)
+@remote_command(app, "view", "get", needs_credential=False, answers="TestbedBody")
 async def view_testbed(
     server: ServerSession,
     *,
@@ -79,7 +79,7 @@ async def view_testbed(
     return single(answer.value, _FIELDS)
 
 
-@remote_command(app, "update", "edit")
+@remote_command(app, "update", "edit", answers="TestbedBody")
 async def update_testbed(
     server: ServerSession,
     *,

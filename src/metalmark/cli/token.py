@@ -19,7 +19,7 @@ app = group_of("Tokens of a user, which keys have replaced.")
 _Token = Annotated[str, typer.Argument(metavar="TOKEN", help="UUID of the token.", show_default=False)]
 
 
-@remote_command(app, "list", "ls", sort=("name",))
+@remote_command(app, "list", "ls", sort=("name",), answers="TokenBody[]")
 async def list_tokens(
     server: ServerSession,
     *,
@@ -34,20 +34,20 @@ async def list_tokens(
     return listing(await paging.fetch(server, "users", user, "tokens", query=query), KEY_COLUMNS)
 
 
-@remote_command(app, "create", "add")
+@remote_command(app, "create", "add", answers="TokenBody")
 async def create_token(server: ServerSession, *, user: User, name: Name, ttl: Ttl = None) -> View:
     """Refused by every server: make a key with `metalmark key create`."""
     body = only_given({"name": name, "ttl": seconds_of(ttl)})
     return single((await server.call("POST", "users", user, "tokens", body=body)).value)
 
 
-@remote_command(app, "view", "get")
+@remote_command(app, "view", "get", answers="TokenBody")
 async def view_token(server: ServerSession, *, user: User, token_uuid: _Token) -> View:
     """Show a token."""
     return single((await server.call("GET", "users", user, "tokens", token_uuid)).value)
 
 
-@remote_command(app, "update", "edit")
+@remote_command(app, "update", "edit", answers="TokenBody")
 async def update_token(server: ServerSession, *, user: User, token_uuid: _Token, name: NewName = None) -> View:
     """Rename a token."""
     body = changes({"name": name})

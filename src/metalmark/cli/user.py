@@ -20,19 +20,19 @@ app.add_typer(user_key_group(), name="key")
 _LIST = columns("slug", "name", "email", "admin", "locked", "created", "uuid")
 
 
-@remote_command(app, "list", "ls", sort=("name",))
+@remote_command(app, "list", "ls", sort=("name",), answers="UserBody[]")
 async def list_users(server: ServerSession, *, name: OnlyName = None, search: Search = None, paging: Paging) -> View:
     """List all users. Needs an administrator."""
     return listing(await paging.fetch(server, "users", query={"name": name, "search": search}), _LIST)
 
 
-@remote_command(app, "view", "get")
+@remote_command(app, "view", "get", answers="UserBody")
 async def view_user(server: ServerSession, *, user: User) -> View:
     """Show a user."""
     return single((await server.call("GET", "users", user)).value)
 
 
-@remote_command(app, "update", "edit")
+@remote_command(app, "update", "edit", answers="UserBody")
 async def update_user(
     server: ServerSession,
     *,

@@ -13,6 +13,7 @@ import anyio
 import metalmark
 from metalmark.client.answer import Answer, JsonValue, fault_text, parse_json, refusal
 from metalmark.client.settings import ConnectionSettings
+from metalmark.client.strict import check_shape
 from metalmark.client.trust import tls_context, tls_failure
 from metalmark.model import InputError, ProtocolError, ServerUnavailable, StableError
 from metalmark.system import in_thread, sleep_s
@@ -70,6 +71,8 @@ class ServerSession:
         sleep: Callable[[float], Awaitable[None]] = sleep_s,
     ) -> None:
         self.settings = settings
+        self.shape: str | None = None
+        """What answers from now on must look like, as `check_shape` takes it; None takes any JSON."""
         self._client = client
         self._notify = notify
         self._sleep = sleep
@@ -211,9 +214,12 @@ class ServerSession:
                 with_credential=self.settings.credential is not None,
             )
         total = headers.get("x-total-count", "")
+        value = parse_json(bytes(body), what=what)
+        if self.shape is not None:
+            check_shape(value, self.shape)
         return Answer(
             status=status,
-            value=parse_json(bytes(body), what=what),
+            value=value,
             total=int(total) if total.isascii() and total.isdigit() and len(total) < 20 else None,
             request_id=request_id,
         )

@@ -35,7 +35,7 @@ class ScriptedServer:
         self.replies.append(httpx.Response(status, json=value, headers=headers))
 
     def handle(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/v0/server/version" and not (self.replies and self.requests):
+        if request.url.path == "/v0/server/version":
             return httpx.Response(200, json={"version": self.version, "metalmark": "0"})
         self.requests.append(request)
         return self.replies.pop(0) if self.replies else httpx.Response(200, json={})

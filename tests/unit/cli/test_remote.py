@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import httpx
 import pytest
 from tests.unit.cli.scripted_server import ScriptedServer
 
-from metalmark.model import RequestRefused, StableError
+from metalmark import wire
+from metalmark.cli import remote
+from metalmark.cli.application import GROUPS
+from metalmark.model import ProtocolError, RequestRefused, StableError
 
 RUNNER = {"uuid": "0197a1", "slug": "rack-7", "name": "Rack 7", "specs": ["a", "b"], "archived": None}
 
@@ -110,3 +114,24 @@ def test_every_command_has_help_that_names_its_flags_first(server: ScriptedServe
     out, _ = server.run("spec", "create", "--help")
     assert out.index("--fallback") < out.index("Connection:") < out.index("--host")
     assert "--json" in out
+
+
+def test_strict_holds_an_answer_to_the_reference(server: ScriptedServer) -> None:
+    server.answer([RUNNER])
+    server.run("runner", "list")
+    server.answer([RUNNER])
+    with pytest.raises(ProtocolError, match="--strict"):
+        server.run("runner", "list", "--strict")
+
+
+def test_every_promised_body_is_one_of_the_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    promised: set[str] = set()
+    monkeypatch.setattr(remote, "_carry_out", lambda *words, answers, **rest: promised.add(answers))
+    for group, (module, _) in GROUPS.items():
+        if group in ("image", "host"):
+            continue
+        for info in import_module(module).app.registered_commands:
+            if info.cls is remote.RemoteCommand:
+                info.callback()
+    assert len(promised) > 10
+    assert [name for name in promised if name and not hasattr(wire, name.removesuffix("[]"))] == []
