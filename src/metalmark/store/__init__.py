@@ -95,6 +95,8 @@ from metalmark.store.projects import (
     find_project,
     hide_project,
     list_projects,
+    projects_of,
+    unfinished_jobs,
     update_project,
 )
 from metalmark.store.reports import (
@@ -316,6 +318,7 @@ __all__ = [
     "note_heartbeat",
     "parse_database_url",
     "pending_specs",
+    "projects_of",
     "read_output",
     "read_statistics",
     "record_act",
@@ -334,6 +337,7 @@ __all__ = [
     "set_report_times",
     "start_point_for",
     "testbed_for_run",
+    "unfinished_jobs",
     "unread_jobs",
     "update_branch",
     "update_member",

@@ -10,7 +10,17 @@ from uuid import UUID
 from sqlalchemy import Row, Select, and_, delete, false, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metalmark.model import OrganizationRole, ProjectRole, ResourceId, ResourceName, Slug, Visibility, new_id, slug_for
+from metalmark.model import (
+    JobStatus,
+    OrganizationRole,
+    ProjectRole,
+    ResourceId,
+    ResourceName,
+    Slug,
+    Visibility,
+    new_id,
+    slug_for,
+)
 from metalmark.store.members import give_project_role
 from metalmark.store.page import Page, matches, rows_of
 from metalmark.store.slugs import insert_with_slug
@@ -231,3 +241,16 @@ async def erase_project(connection: AsyncConnection, *, project_id: UUID) -> tup
     await connection.execute(delete(reports).where(reports.c.project_id == project_id))
     await connection.execute(delete(projects).where(projects.c.id == project_id))
     return tuple(keys)
+
+
+async def projects_of(connection: AsyncConnection, *, organization_id: UUID) -> tuple[UUID, ...]:
+    """Return the projects of an organization, those deleted softly too."""
+    query = select(projects.c.id).where(projects.c.organization_id == organization_id)
+    return tuple((await connection.execute(query)).scalars())
+
+
+async def unfinished_jobs(connection: AsyncConnection, *, project_id: UUID) -> tuple[UUID, ...]:
+    """Return the jobs of a project that are pending, claimed or running."""
+    codes = [status.code for status in JobStatus if not status.has_run]
+    query = select(jobs.c.id).where(and_(jobs.c.project_id == project_id, jobs.c.status.in_(codes)))
+    return tuple((await connection.execute(query)).scalars())

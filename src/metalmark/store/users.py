@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, func, insert, select, update
+from sqlalchemy import Row, Select, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Conflict, Email, OrganizationRole, ResourceId, Slug, UserName, new_id, slug_for
@@ -95,14 +95,24 @@ async def create_user(
 
 
 async def create_personal_organization(connection: AsyncConnection, *, user: UserRecord, now: datetime) -> None:
-    """Make the organization that has its user's identifier, and make the user its leader. It must not be there yet."""
-    values = {"id": user.id, "name": user.name, "created": now, "modified": now}
-    await insert_with_slug(connection, organizations, slug=user.slug, values=values)
+    """Make the organization that has its user's identifier, and make the user its leader.
+
+    One that the user has deleted comes back, empty as it is then. There must be none that is not deleted.
+    """
+    revived = update(organizations).where(and_(organizations.c.id == user.id, organizations.c.deleted.is_not(None)))
+    # Its slug stays the one that deletion gave it, for the user's own may be another's by now.
+    done = await connection.execute(revived.values(name=user.name, deleted=None, modified=now))
+    if done.rowcount == 0:
+        values = {"id": user.id, "name": user.name, "created": now, "modified": now}
+        await insert_with_slug(connection, organizations, slug=user.slug, values=values)
+    led = {"organization_id": user.id, "user_id": user.id}
     await connection.execute(
-        insert(organization_roles).values(
-            organization_id=user.id, user_id=user.id, role=OrganizationRole.LEADER.value, created=now, modified=now
+        delete(organization_roles).where(
+            and_(organization_roles.c.organization_id == user.id, organization_roles.c.user_id == user.id)
         )
     )
+    role = OrganizationRole.LEADER.value
+    await connection.execute(insert(organization_roles).values(**led, role=role, created=now, modified=now))
 
 
 async def any_user(connection: AsyncConnection) -> bool:

@@ -1,0 +1,102 @@
+"""From the header ``Authorization`` to who asks.
+
+A credential that is not valid is always an error, also where nobody would do: a program that believes it is signed in
+must learn that it is not. What is not a bearer credential is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from metalmark.model import ApiKey, Forbidden, InputError, KeyKind, Unauthenticated, has_jwt_shape
+from metalmark.server.actor import Actor, Anonymous, ProjectKeyActor, UserActor, Via
+from metalmark.server.context import ServerContext
+from metalmark.server.signer import Audience
+from metalmark.store import Connection, Holder, KeyRecord, UserRecord, find_key_by_digest, find_user
+
+_SCHEME = "bearer"
+
+
+def bearer(header: str | None) -> str | None:
+    """Return the credential of a header; None when there is none, or it is of another scheme.
+
+    Raises:
+        Unauthenticated: The scheme is there and the credential is not.
+    """
+    scheme, _, credential = (header or "").strip().partition(" ")
+    if scheme.lower() != _SCHEME:
+        return None
+    if not credential.strip():
+        raise Unauthenticated("the credential is empty", hint="send `Authorization: Bearer` with a key or token")
+    return credential.strip()
+
+
+async def authenticate(context: ServerContext, header: str | None) -> Actor:
+    """Return who asks.
+
+    Raises:
+        Unauthenticated: The credential is malformed, unknown, expired or revoked, or a runner's.
+        Forbidden: The user's account is locked.
+    """
+    credential = bearer(header)
+    if credential is None:
+        return Anonymous()
+    if has_jwt_shape(credential):
+        return await _by_token(context, credential)
+    try:
+        key = ApiKey.parse(credential)
+    except InputError:
+        raise Unauthenticated("the credential is malformed", hint="use a user key, a project key or a token") from None
+    if key.kind is KeyKind.RUNNER:
+        raise Unauthenticated("this is the key of a runner", why="it opens the runner's channel only")
+    return await _by_key(context, key)
+
+
+async def _by_key(context: ServerContext, key: ApiKey) -> Actor:
+    holder = Holder.USER if key.kind is KeyKind.USER else Holder.PROJECT
+    async with context.store.read() as connection:
+        record = await find_key_by_digest(connection, holder, key.digest)
+        if record is None:
+            raise Unauthenticated("this key is unknown", hint="make a new one")
+        _check(record, context)
+        if holder is Holder.PROJECT:
+            return ProjectKeyActor(project_id=record.owner_id, key_id=record.id)
+        user = await find_user(connection, record.owner_id)
+    if user is None or user.locked:
+        raise Unauthenticated("the account of this key is locked", hint="ask an administrator of the server")
+    return UserActor(user=user, via=Via.KEY, key_id=record.id)
+
+
+async def _by_token(context: ServerContext, token: str) -> Actor:
+    claims = context.signer.read(token, Audience.SESSION, Audience.TOKEN)
+    async with context.store.read() as connection:
+        record = None
+        if claims.audience is Audience.TOKEN:
+            record = await _api_token(connection, token)
+            _check(record, context)
+        user = await find_user(connection, claims.subject_id)
+    return _user_actor(user, record)
+
+
+def _user_actor(user: UserRecord | None, record: KeyRecord | None) -> UserActor:
+    if user is None:
+        raise Unauthenticated("the account of this token is gone", hint="sign up again")
+    if user.locked:
+        raise Forbidden("this account is locked", hint="ask an administrator of the server")
+    if record is None:
+        return UserActor(user=user, via=Via.SESSION)
+    return UserActor(user=user, via=Via.TOKEN, key_id=record.id)
+
+
+async def _api_token(connection: Connection, token: str) -> KeyRecord:
+    record = await find_key_by_digest(connection, Holder.TOKEN, hashlib.sha256(token.encode()).hexdigest())
+    if record is None:
+        raise Unauthenticated("this token is unknown", hint="make a user key")
+    return record
+
+
+def _check(record: KeyRecord, context: ServerContext) -> None:
+    if record.revoked is not None:
+        raise Unauthenticated("this credential is revoked", hint="make a new one")
+    if not record.valid_at(context.clock.now()):
+        raise Unauthenticated("this credential has expired", hint="make a new one")

@@ -1,0 +1,80 @@
+"""Users: for themselves and for administrators of the server."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from metalmark.model import Forbidden, NotFound, ResourceId
+from metalmark.server.account_bodies import user_body
+from metalmark.server.actor import CurrentUser, ServerAdmin, UserActor
+from metalmark.server.audit import act_of
+from metalmark.server.context import CurrentContext
+from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, is_descending
+from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total
+from metalmark.store import Connection, UserChanges, UserRecord, find_user, list_users, record_act, update_user
+from metalmark.wire import ChangeUserBody, ResourceIdField, UserBody
+
+router = APIRouter(prefix="/v0/users", tags=["users"])
+
+
+async def user_for(connection: Connection, actor: UserActor, identifier: ResourceId) -> UserRecord:
+    """Return the user that an actor names: itself, or anybody for an administrator of the server.
+
+    Raises:
+        NotFound: An administrator names nobody.
+        Forbidden: It is somebody else, or nobody: who is no administrator does not learn which.
+    """
+    user = await find_user(connection, identifier)
+    if user is not None and (actor.user.admin or user.id == actor.user.id):
+        return user
+    if actor.user.admin:
+        raise NotFound("user", identifier)
+    raise Forbidden("this is not you", why="other users are for administrators of the server")
+
+
+@router.get("", operation_id="users_get", summary="List users")
+async def get_users(
+    *,
+    _admin: ServerAdmin,
+    context: CurrentContext,
+    response: Response,
+    page: RequestedPage,
+    sort: NameSort = NameOrder.NAME,  # noqa: ARG001  there is one order; any other name is refused
+    direction: SortDirection = None,
+    name: NameFilter = None,
+    search: Search = None,
+) -> list[UserBody]:
+    """List all users."""
+    async with context.store.read() as connection:
+        users, total = await list_users(
+            connection, page=page, name=name, search=search, descending=is_descending(direction)
+        )
+    set_total(response, total)
+    return [user_body(user) for user in users]
+
+
+@router.get("/{user}", operation_id="user_get", summary="View a user")
+async def get_user(user: ResourceIdField, actor: CurrentUser, context: CurrentContext) -> UserBody:
+    """View a user."""
+    async with context.store.read() as connection:
+        return user_body(await user_for(connection, actor, user))
+
+
+@router.patch("/{user}", operation_id="user_patch", summary="Change a user")
+async def patch_user(
+    user: ResourceIdField, body: ChangeUserBody, actor: CurrentUser, request: Request, context: CurrentContext
+) -> UserBody:
+    """Change a user. ``admin`` and ``locked`` are for administrators of the server."""
+
+    async def work(connection: Connection) -> UserRecord:
+        found = await user_for(connection, actor, user)
+        if not actor.user.admin and (body.admin is not None or body.locked is not None):
+            raise Forbidden("`admin` and `locked` are for administrators of the server")
+        changes = UserChanges(name=body.name, slug=body.slug, email=body.email, admin=body.admin, locked=body.locked)
+        now = context.clock.now()
+        changed = await update_user(connection, user_id=found.id, changes=changes, now=now)
+        details = body.model_dump(mode="json", exclude_none=True)
+        await record_act(connection, act_of(request, actor, "user.update", "user", found.id, **details), now=now)
+        return changed or found
+
+    return user_body(await context.store.write(work))
