@@ -22,6 +22,8 @@ _SQLITE_AWAY = frozenset(
 )
 # SQLSTATE: serialization failure, deadlock.
 _POSTGRESQL_AGAIN = frozenset({"40001", "40P01"})
+# SQLSTATE: foreign key, unique.
+_POSTGRESQL_BROKEN = frozenset({"23503", "23505"})
 # SQLSTATE: lock not available, query canceled (a statement or lock timeout), too many connections.
 _POSTGRESQL_BUSY = frozenset({"55P03", "57014", "53300"})
 # SQLSTATE: disk full, out of memory.
@@ -32,6 +34,11 @@ _PRIMARY_CODE = 0xFF
 def wants_another_try(error: BaseException) -> bool:
     """Whether a transaction failed only because of another at the same time."""
     return isinstance(error, DBAPIError) and _sqlstate(error) in _POSTGRESQL_AGAIN
+
+
+def may_be_of_a_race(error: BaseException) -> bool:
+    """Whether a constraint was broken, maybe by a row that another write committed after this one had looked."""
+    return isinstance(error, DBAPIError) and _sqlstate(error) in _POSTGRESQL_BROKEN
 
 
 def was_cut_off(error: BaseException) -> bool:

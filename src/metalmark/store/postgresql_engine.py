@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from metalmark.model import StoreAway, StoreBusy
-from metalmark.store.database_errors import wants_another_try, was_cut_off
+from metalmark.store.database_errors import may_be_of_a_race, wants_another_try, was_cut_off
 from metalmark.store.notices import MISSED, Notice, Notices, take_announced
 from metalmark.store.pace import Isolation, Pace
 from metalmark.system import sleep_s
@@ -120,8 +120,9 @@ class PostgresqlEngine:
 
     async def write(self, work: Callable[[AsyncConnection], Awaitable[T]], isolation: Isolation) -> T:
         """Carry out a work in a transaction of its own, again when others got in its way."""
+        looked_again = isolation is not Isolation.SERIALIZABLE
         with anyio.fail_after(self._pace.write_s):
-            for tries_left in range(self._pace.tries - 1, -1, -1):
+            for tried in range(1, self._pace.tries + 1):
                 committing = False
                 try:
                     async with self._begun(isolation.value, readonly=False) as connection:
@@ -134,9 +135,12 @@ class PostgresqlEngine:
                 except DBAPIError as error:
                     # A connection that broke during the commit leaves open whether it took place: no second try.
                     again = wants_another_try(error) or (was_cut_off(error) and not committing)
-                    if not again or not tries_left:
+                    if not again and not looked_again and may_be_of_a_race(error):
+                        # A real conflict is there again; after a race the work finds what it had not seen.
+                        looked_again = again = True
+                    if not again or tried == self._pace.tries:
                         raise
-                await self._wait_for_others(self._pace.tries - tries_left)
+                await self._wait_for_others(tried)
         raise StoreBusy("other writes kept getting in the way of this one")
 
     async def _wait_for_others(self, tried: int) -> None:
