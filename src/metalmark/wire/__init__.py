@@ -147,6 +147,7 @@ if TYPE_CHECKING:
         NewOrganizationBody,
         OrganizationBody,
     )
+    from metalmark.wire.rest_output import EndEvent, OutputEvent, UploadBody
     from metalmark.wire.rest_projects import (
         CreatedProjectKeyBody,
         NewProject,
@@ -310,6 +311,7 @@ __all__ = [
     "Done",
     "DoneTag",
     "EmailField",
+    "EndEvent",
     "Ending",
     "ErrorBody",
     "Exec",
@@ -372,6 +374,7 @@ __all__ = [
     "OperatingSystem",
     "OrganizationBody",
     "OutputChunk",
+    "OutputEvent",
     "PhaseTold",
     "PositiveI32",
     "PositiveI64",
@@ -434,6 +437,7 @@ __all__ = [
     "UpdateOffer",
     "UpdateRunnerBody",
     "UpdateSpecBody",
+    "UploadBody",
     "Uploaded",
     "UrlField",
     "UserBody",
@@ -473,6 +477,7 @@ _LATE = (
     "rest_reports",
     "rest_runs",
     "rest_testbeds",
+    "rest_output",
 )
 
 

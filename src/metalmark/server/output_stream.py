@@ -1,0 +1,151 @@
+"""A job's output as server-sent events: what is stored, and with ``follow`` what comes until the job ends.
+
+Events are ``output`` with the offset after it as ``id``, ``restart`` when the job began anew under another lease,
+``phase`` when the job entered one, and ``end`` with its status. A client that lost its connection sends the last id as
+``Last-Event-ID``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID
+
+import anyio
+
+from metalmark.model import NotFound
+from metalmark.store import ChunkRecord, JobRecord, NoticeKind, OutputStream, Subscription, find_job, read_output
+from metalmark.wire import EndEvent, JobOutput, OutputEvent
+
+if TYPE_CHECKING:
+    from metalmark.server.context import ServerContext
+
+BATCH = 32
+"""Most pieces that are read at a time: 2 MiB."""
+_KEEP_ALIVE_S = 15.0
+_PIECE = 48 * 1024
+
+
+def event(name: str, data: str, *, identifier: str = "") -> bytes:
+    """Return one event; ``data`` is JSON and so has no line feed."""
+    head = f"id: {identifier}\n" if identifier else ""
+    return f"{head}event: {name}\ndata: {data}\n\n".encode()
+
+
+def output_event(chunk: ChunkRecord) -> bytes:
+    """Return the event of a piece."""
+    return event(
+        "output", _shown(chunk.iteration, chunk.stream, chunk.content), identifier=f"{chunk.lease}-{chunk.end}"
+    )
+
+
+def _shown(iteration: int, stream: OutputStream, content: bytes) -> str:
+    name: Literal["stdout", "stderr"] = "stdout" if stream is OutputStream.STDOUT else "stderr"
+    try:
+        shown = OutputEvent(iteration=iteration, stream=name, text=content.decode())
+    except UnicodeDecodeError:
+        shown = OutputEvent(iteration=iteration, stream=name, base64=base64.b64encode(content).decode())
+    return shown.model_dump_json()
+
+
+def parse_event_id(text: str) -> tuple[int, int]:
+    """Return lease and offset of an id that we gave; zeros for anything else, which begins the stream anew."""
+    lease, _, offset = text.partition("-")
+    if len(text) <= 40 and lease.isascii() and lease.isdecimal() and offset.isascii() and offset.isdecimal():
+        return int(lease), int(offset)
+    return 0, 0
+
+
+class OutputFollower:
+    """Streams the output of one job."""
+
+    def __init__(self, context: ServerContext, job: UUID, *, follow: bool, last_event_id: str) -> None:
+        self._context = context
+        self._job = job
+        self._follow = follow
+        self._lease, self._offset = parse_event_id(last_event_id)
+        self._phase: str | None = None
+        self._begun = bool(self._offset)
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """Yield the events. Ends with the job, or with the stop of the server: the client then comes again."""
+        notices = self._context.store.notices
+        kinds = (NoticeKind.JOB_OUTPUT, NoticeKind.JOB_CHANGED)
+        with notices.subscribe(kinds, subject=self._job) as subscription:
+            while not self._context.stopping.is_set():
+                subscription.take_waiting()
+                job, chunks = await self._read()
+                if job is None:
+                    return
+                for shown in self._shown(job, chunks):
+                    yield shown
+                if len(chunks) == BATCH:
+                    continue
+                if job.status.has_run or not self._follow:
+                    async for shown in self._rest(job):
+                        yield shown
+                    yield event("end", EndEvent(status=str(job.status), phase=job.phase).model_dump_json())
+                    return
+                if not await self._news(subscription):
+                    yield b": alive\n\n"
+
+    async def _read(self) -> tuple[JobRecord | None, tuple[ChunkRecord, ...]]:
+        async with self._context.store.read() as connection:
+            job = await find_job(connection, self._job)
+            chunks = await read_output(connection, job=self._job, offset=self._offset, most=BATCH)
+            if chunks and chunks[0].lease != self._lease and self._offset:
+                # The offset was one of an older lease.
+                chunks = await read_output(connection, job=self._job, offset=0, most=BATCH)
+        return job, chunks
+
+    def _shown(self, job: JobRecord, chunks: tuple[ChunkRecord, ...]) -> list[bytes]:
+        shown = []
+        if job.phase is not None and job.phase != self._phase:
+            self._phase = job.phase
+            shown.append(event("phase", json.dumps({"phase": job.phase, "status": str(job.status)})))
+        for chunk in chunks:
+            if chunk.lease != self._lease:
+                if self._begun:
+                    shown.append(event("restart", json.dumps({"lease": chunk.lease})))
+                self._lease = chunk.lease
+            self._begun = True
+            self._offset = chunk.end
+            shown.append(output_event(chunk))
+        return shown
+
+    async def _rest(self, job: JobRecord) -> AsyncIterator[bytes]:
+        """Yield the final output of a job whose live output was not stored, or is no longer."""
+        if self._begun or job.output_key is None:
+            return
+        try:
+            limit = self._context.config.server.message_max_bytes
+            document = JobOutput.model_validate_json(await self._context.blobs.get(job.output_key, limit_bytes=limit))
+        except (NotFound, ValueError):
+            return
+        for number, ran in enumerate(document.results):
+            for stream, text, encoded in (
+                (OutputStream.STDOUT, ran.stdout, ran.stdout_base64),
+                (OutputStream.STDERR, ran.stderr, ran.stderr_base64),
+            ):
+                content = base64.b64decode(encoded) if encoded is not None else (text or "").encode()
+                for start in range(0, len(content), _PIECE):
+                    yield event("output", _shown(number, stream, content[start : start + _PIECE]))
+
+    async def _news(self, subscription: Subscription) -> bool:
+        """Wait until something changed; False after a while without."""
+        heard = False
+        with anyio.move_on_after(_KEEP_ALIVE_S):
+            async with anyio.create_task_group() as tasks:
+
+                async def stop() -> None:
+                    await self._context.stopping.wait()
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(stop)
+                async for _ in subscription:
+                    heard = True
+                    break
+                tasks.cancel_scope.cancel()
+        return heard

@@ -1,0 +1,156 @@
+"""Output of jobs: uploaded by their runners, read and followed by people."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+from uuid import UUID
+
+import anyio
+from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from metalmark.model import Conflict, JobStatus, NotFound, Permission, TooLarge, TooManyRequests
+from metalmark.server.actor import CurrentActor
+from metalmark.server.context import CurrentContext, ServerContext
+from metalmark.server.output_stream import OutputFollower
+from metalmark.server.paging import Flag
+from metalmark.server.permission import project_for
+from metalmark.server.runner_credential import runner_of
+from metalmark.server.uploads import Upload, take_in, uploaded_bytes
+from metalmark.store import JobRecord, find_job
+from metalmark.wire import ResourceIdField, UploadBody, UuidField
+
+router = APIRouter(tags=["jobs"])
+
+_UPLOADS_AT_ONCE = 16
+_FOLLOWERS_AT_ONCE = 512
+
+
+class _Traffic:
+    """What of this kind a server carries at the moment."""
+
+    def __init__(self) -> None:
+        self.uploads = anyio.CapacityLimiter(_UPLOADS_AT_ONCE)
+        self.followers = 0
+
+
+def _traffic(request: Request) -> _Traffic:
+    state = request.app.state
+    if not hasattr(state, "output_traffic"):
+        state.output_traffic = _Traffic()
+    traffic: _Traffic = state.output_traffic
+    return traffic
+
+
+Lease = Annotated[int, Query(ge=1, le=2**31 - 1, description="Number of the lease that the runner holds the job by.")]
+Checksum = Annotated[str, Query(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the whole output, lower-case hex.")]
+Size = Annotated[int, Query(ge=1, le=2**53 - 1, description="Bytes of the whole output.")]
+Offset = Annotated[int, Query(ge=0, le=2**53 - 1, description="Where in the whole this body begins.")]
+
+
+async def _held_job(context: ServerContext, runner: UUID, job_id: UUID, lease: int) -> JobRecord:
+    async with context.store.read() as connection:
+        job = await find_job(connection, job_id)
+    if job is None or job.runner != runner:
+        raise NotFound("job", job_id)
+    # A job that failed for want of news may still be completed by its result.
+    if job.lease != lease or not (job.status.is_active or job.status is JobStatus.FAILED):
+        raise Conflict("the job is not held under this lease", field="lease", hint="drop the job")
+    return job
+
+
+@router.put("/v0/runners/{runner}/jobs/{job}/output", operation_id="runner_job_output_put")
+async def put_output(
+    *,
+    request: Request,
+    context: CurrentContext,
+    runner: ResourceIdField,
+    job: UuidField,
+    lease: Lease,
+    checksum: Checksum,
+    size: Size,
+    offset: Offset = 0,
+    response: Response,
+) -> UploadBody:
+    """Upload output, or go on with an upload. The runner's key is the credential.
+
+    The body is the ``JobOutput`` document, in any encoding of bytes that the checksum is of; a body that ends early is
+    kept, and the next one begins at the offset that the answer names. 202 says that more is to come.
+    """
+    record = await runner_of(context, request, runner)
+    if size > context.config.server.output_max_bytes:
+        raise TooLarge("the output", context.config.server.output_max_bytes)
+    upload = Upload(job=await _held_job(context, record.id, job, lease), checksum=checksum, size_bytes=size)
+    async with _traffic(request).uploads:
+        arrived = await take_in(context.blobs, upload, offset, request.stream())
+    complete = arrived == size
+    response.status_code = 200 if complete else 202
+    return UploadBody(offset=arrived, complete=complete)
+
+
+@router.get("/v0/runners/{runner}/jobs/{job}/output", operation_id="runner_job_output_get")
+async def get_upload(
+    *,
+    request: Request,
+    context: CurrentContext,
+    runner: ResourceIdField,
+    job: UuidField,
+    lease: Lease,
+    checksum: Checksum,
+    size: Size,
+) -> UploadBody:
+    """View how far an upload is, to go on with it. The runner's key is the credential."""
+    record = await runner_of(context, request, runner)
+    upload = Upload(job=await _held_job(context, record.id, job, lease), checksum=checksum, size_bytes=size)
+    arrived = await uploaded_bytes(context.blobs, upload)
+    return UploadBody(offset=arrived, complete=await context.blobs.facts(upload.key) is not None)
+
+
+@router.get(
+    "/v0/projects/{project}/jobs/{job}/output",
+    operation_id="proj_job_output_get",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def get_output(
+    *,
+    request: Request,
+    context: CurrentContext,
+    actor: CurrentActor,
+    project: ResourceIdField,
+    job: UuidField,
+    follow: Annotated[Flag, Query(description="Whether to go on until the job ends.")] = "false",
+    last_event_id: Annotated[str, Header(max_length=64, description="Id of the last event that was read.")] = "",
+) -> StreamingResponse:
+    """Stream the output of a job as server-sent events: `output`, `phase`, `restart`, and `end` with the status."""
+    async with context.store.read() as connection:
+        record = await project_for(connection, actor, project, Permission.VIEW)
+        found = await find_job(connection, job, project=record.id)
+    if found is None:
+        raise NotFound("job", job)
+    follower = OutputFollower(context, job, follow=follow == "true", last_event_id=last_event_id)
+    traffic = _traffic(request)
+    if traffic.followers >= _FOLLOWERS_AT_ONCE:
+        raise TooManyRequests("followers of output", retry_after_s=5)
+    return _Followed(follower.events(), traffic)
+
+
+class _Followed(StreamingResponse):
+    """A stream that is counted while it is sent, and closed when its reader is gone."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None], traffic: _Traffic) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._events = events
+        self._traffic = traffic
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream."""
+        self._traffic.followers += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._traffic.followers -= 1
+            with anyio.CancelScope(shield=True):
+                await self._events.aclose()
