@@ -127,11 +127,17 @@ async def open_context(
             stopping=stopping,
             folder=folder,
         )
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        stack.callback(tasks.cancel_scope.cancel)
-        await tasks.start(dispatcher.run)
-        await tasks.start(deadlines.run)
-        yield context
+        failure = None
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(dispatcher.run)
+            await tasks.start(deadlines.run)
+            try:
+                yield context
+            except Exception as error:  # noqa: BLE001 - raised again below, as itself and not as a group of one
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
 
 class _WebServer(uvicorn.Server):
