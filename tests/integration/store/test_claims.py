@@ -15,6 +15,7 @@ from metalmark.store import (
     ClaimedJob,
     ClaimRules,
     Isolation,
+    JobRecord,
     NoClaim,
     SpecChanges,
     Store,
@@ -88,7 +89,7 @@ async def test_the_best_of_several_specs_is_taken(floor: Floor) -> None:
     assert order == sorted(order, reverse=True)
 
 
-async def find(floor: Floor, job: UUID):  # type: ignore[no-untyped-def]
+async def find(floor: Floor, job: UUID) -> JobRecord:
     async with floor.store.read() as connection:
         found = await find_job(connection, job)
     assert found is not None
