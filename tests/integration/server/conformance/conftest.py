@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -83,20 +84,34 @@ class World:
     body_limit: int = BODY_LIMIT
     admin: Person
     secrets: list[str] = field(default_factory=list)
-    owner: Person = field(init=False)
-    user: Person = field(init=False)
-    organization: dict[str, Any] = field(init=False)
-    public_project: dict[str, Any] = field(init=False)
-    runner_key: str = field(init=False)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
         self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
-        self.owner, self.user = self.make_user(), self.make_user()
-        self.organization = self.make_organization()
-        self.public_project = self.make_project()
-        self.runner_key = self.make_runner()["key"]
+
+    @cached_property
+    def owner(self) -> Person:
+        """A user who owns what tests make."""
+        return self.make_user()
+
+    @cached_property
+    def user(self) -> Person:
+        """A user who owns nothing."""
+        return self.make_user()
+
+    @cached_property
+    def organization(self) -> dict[str, Any]:
+        return self.make_organization()
+
+    @cached_property
+    def public_project(self) -> dict[str, Any]:
+        return self.make_project()
+
+    @cached_property
+    def runner_key(self) -> str:
+        key: str = self.make_runner()["key"]
+        return key
 
     def close(self) -> None:
         self._client.close()

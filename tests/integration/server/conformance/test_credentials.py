@@ -60,7 +60,7 @@ def test_a_missing_credential_is_401(world: Any, method: str, path: str) -> None
 @pytest.mark.parametrize(("method", "path"), [*ADMIN_ROUTES, ("GET", "/v0/organizations")])
 def test_a_wrong_credential_is_401(world: Any, method: str, path: str) -> None:
     seen = {
-        name: world.call(method, path, headers={"authorization": header}).status_code
+        name: world.raw(method, path, headers={"Authorization": header}).status
         for name, header in wrong_credentials(world).items()
     }
     assert seen == dict.fromkeys(seen, 401)
@@ -73,7 +73,7 @@ def test_a_wrong_credential_is_401_even_where_anyone_may_read(world: Any) -> Non
     for name, header in wrong_credentials(world).items():
         if name == "not bearer":
             continue
-        seen[name] = world.get(path, headers={"authorization": header}).status_code
+        seen[name] = world.raw("GET", path, headers={"Authorization": header}).status
     # An empty credential says as much as none: either is allowed, a server error or a silent sign-in is not.
     assert {seen.pop("empty"), seen.pop("scheme only")} <= {200, 401}
     assert seen == dict.fromkeys(seen, 401)

@@ -40,7 +40,7 @@ def test_any_spelling_of_an_identifier_finds_it(world: Any) -> None:
         assert answer.json()["uuid"] == plain
 
 
-@pytest.mark.parametrize("identifier", ["Upper", "under_score", "a" * 65, "-a", "%20", "%00", "%ff", "a%2fb", "é"])
+@pytest.mark.parametrize("identifier", ["Upper", "under_score", "a" * 65, "-a", "%20", "%00", "%ff", "é"])
 def test_what_is_no_identifier_is_400(world: Any, identifier: str) -> None:
     assert world.raw("GET", f"/v0/runners/{identifier}", by=world.admin.jwt).status == 400
 
