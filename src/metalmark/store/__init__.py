@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from metalmark.store.audit import Act, ActRecord, list_acts, record_act
+from metalmark.store.backup import back_up, restore, vacuum
 from metalmark.store.blobs import BlobFacts, Blobs, checksum_of
 from metalmark.store.branch_start import StartRequest, branch_for_run, needs_new_head, restart_branch, start_point_for
 from metalmark.store.branches import (
@@ -29,6 +30,8 @@ from metalmark.store.job_deadlines import (
 )
 from metalmark.store.job_events import JobEventRecord, list_events
 from metalmark.store.job_moves import LeaseHolder, Moved, StoredOutput, move_job, record_phase, return_claim
+from metalmark.store.job_retry import retry_job
+from metalmark.store.job_waits import find_pending_reason
 from metalmark.store.jobs import (
     DEFAULT_PRIORITY,
     JobRecord,
@@ -39,7 +42,6 @@ from metalmark.store.jobs import (
     insert_job,
     list_jobs,
     pending_specs,
-    record_retry,
 )
 from metalmark.store.keys import (
     Holder,
@@ -63,6 +65,7 @@ from metalmark.store.members import (
     remove_member,
     update_member,
 )
+from metalmark.store.migrations import NewerDatabase
 from metalmark.store.notices import MISSED, Notice, NoticeKind, Notices, Subscription, announce
 from metalmark.store.organizations import (
     OrganizationRecord,
@@ -86,6 +89,7 @@ from metalmark.store.output import (
 )
 from metalmark.store.pace import Isolation, Pace
 from metalmark.store.page import ALL, Page
+from metalmark.store.project_names import free_project_name
 from metalmark.store.projects import (
     ProjectChanges,
     ProjectRecord,
@@ -204,6 +208,7 @@ __all__ = [
     "NewChunk",
     "NewJob",
     "NewReportRecord",
+    "NewerDatabase",
     "NoClaim",
     "Notice",
     "NoticeKind",
@@ -240,6 +245,7 @@ __all__ = [
     "announce",
     "any_user",
     "append_output",
+    "back_up",
     "branch_for_run",
     "checksum_of",
     "claim_job",
@@ -278,6 +284,7 @@ __all__ = [
     "find_open_invite",
     "find_organization",
     "find_organization_role",
+    "find_pending_reason",
     "find_project",
     "find_project_role",
     "find_proof",
@@ -290,6 +297,7 @@ __all__ = [
     "find_testbed_of_run",
     "find_user",
     "find_user_by_email",
+    "free_project_name",
     "give_project_role",
     "hide_organization",
     "hide_project",
@@ -324,12 +332,13 @@ __all__ = [
     "record_act",
     "record_phase",
     "record_proof",
-    "record_retry",
     "remove_member",
     "remove_runner_spec",
     "rename_key",
     "renew_leases",
     "restart_branch",
+    "restore",
+    "retry_job",
     "return_claim",
     "revoke_key",
     "revoke_keys",
@@ -347,5 +356,6 @@ __all__ = [
     "update_spec",
     "update_testbed",
     "update_user",
+    "vacuum",
     "version_for_report",
 ]

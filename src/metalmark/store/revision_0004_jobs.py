@@ -23,7 +23,6 @@ def upgrade(op: Operations) -> None:
     """Take the step."""
     _jobs(op)
     _job_events(op)
-    _job_leases(op)
     _job_output_chunks(op)
 
 
@@ -172,22 +171,6 @@ def _job_events(op: Operations) -> None:
         PrimaryKeyConstraint("id", name="pk_job_events"),
     )
     op.create_index("ix_job_events_of_job", "job_events", ["job_id", "id"], unique=False)
-
-
-def _job_leases(op: Operations) -> None:
-    op.create_table(
-        "job_leases",
-        Column("job_id", Identifier(), nullable=False),
-        Column("lease", Integer(), autoincrement=False, nullable=False),
-        Column("runner_id", Identifier(), nullable=False),
-        Column("granted", Instant(), nullable=False),
-        Column("ended", Instant(), nullable=True),
-        Column("end_reason", Words(), nullable=True),
-        ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_job_leases_job_id", ondelete="CASCADE"),
-        ForeignKeyConstraint(["runner_id"], ["runners.id"], name="fk_job_leases_runner_id", ondelete="CASCADE"),
-        PrimaryKeyConstraint("job_id", "lease", name="pk_job_leases"),
-    )
-    op.create_index("ix_job_leases_of_runner", "job_leases", ["runner_id", "granted"], unique=False)
 
 
 def _job_output_chunks(op: Operations) -> None:

@@ -17,7 +17,7 @@ from metalmark.store.tables_accounts import (
     users,
 )
 from metalmark.store.tables_fleet import runner_capabilities, runner_specs, runners, specs
-from metalmark.store.tables_jobs import job_events, job_leases, job_output_chunks, jobs
+from metalmark.store.tables_jobs import job_events, job_output_chunks, jobs
 from metalmark.store.tables_projects import branches, head_versions, heads, reports, testbeds, versions
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "heads",
     "invites",
     "job_events",
-    "job_leases",
     "job_output_chunks",
     "jobs",
     "metadata",

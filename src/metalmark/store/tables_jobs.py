@@ -106,18 +106,6 @@ job_events = Table(
     Index("ix_job_events_of_job", "job_id", "id"),
 )
 
-job_leases = Table(
-    "job_leases",
-    metadata,
-    Column("job_id", Identifier, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
-    Column("lease", Integer, primary_key=True, autoincrement=False),
-    Column("runner_id", Identifier, ForeignKey("runners.id", ondelete="CASCADE"), nullable=False),
-    Column("granted", Instant, nullable=False),
-    Column("ended", Instant),
-    Column("end_reason", Words),
-    Index("ix_job_leases_of_runner", "runner_id", "granted"),
-)
-
 job_output_chunks = Table(
     "job_output_chunks",
     metadata,
