@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from metalmark.cli.job_logs import JobLog
 from metalmark.cli.key import Project
-from metalmark.cli.remote import Paging, group_of, remote_command
+from metalmark.cli.remote import Paging, group_of, remote_command, say
 from metalmark.cli.view import View, column, columns, listing, single
 
 if TYPE_CHECKING:
@@ -51,6 +52,29 @@ async def cancel_job(server: ServerSession, *, project: Project, job: Job) -> Vi
 async def retry_job(server: ServerSession, *, project: Project, job: Job) -> View:
     """Do a job that has ended once more, as a new job that points at it."""
     return job_view((await server.call("POST", "projects", project, "jobs", job, "retry")).value)
+
+
+@remote_command(
+    app,
+    "logs",
+    "log",
+    needs_credential=False,
+    epilog="Standard output and standard error of the job go where they went there. On a terminal, control characters "
+    "are shown and not obeyed. --json prints one event a line.",
+)
+async def logs(
+    server: ServerSession,
+    *,
+    project: Project,
+    job: Job,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    as_json: bool,
+) -> View:
+    """Print what a job has printed, also while it runs."""
+    log = JobLog(as_json=as_json, say=say)
+    query = {"follow": follow or None}
+    await server.follow("projects", project, "jobs", job, "output", query=query, on_event=log.take)
+    return View(value=None)
 
 
 def job_view(value: JsonValue) -> View:

@@ -115,7 +115,7 @@ def remote_command(
     """Make a command of a function that gets a session and returns a `View`.
 
     Its own flags are the function's keyword parameters; those of the connection and ``--json`` are added, and those of
-    a list's pages when it takes a parameter ``paging``.
+    a list's pages when it takes a parameter ``paging``. With a parameter ``as_json`` it shows its data itself.
 
     Args:
         app: The group.
@@ -133,13 +133,16 @@ def remote_command(
         own = [
             parameter.replace(annotation=hints[parameter.name], kind=Parameter.KEYWORD_ONLY)
             for parameter in list(inspect.signature(function).parameters.values())[1:]
-            if parameter.name != "paging"
+            if parameter.name not in ("paging", "as_json")
         ]
-        paged = "paging" in hints
+        paged, shows_itself = "paging" in hints, "as_json" in hints
 
         @functools.wraps(function)
         def command(**given: object) -> None:
-            _carry_out(function, given, paged=paged, needs_credential=needs_credential, answers=answers)
+            # One that shows its data itself is told how; what it returns is then never shown as JSON.
+            shown_by = functools.partial(function, as_json=given["as_json"]) if shows_itself else function
+            given["as_json"] = given["as_json"] and not shows_itself
+            _carry_out(shown_by, given, paged=paged, needs_credential=needs_credential, answers=answers)
 
         del command.__wrapped__
         parameters = [*own, *(_paging_parameters(sort) if paged else ()), _JSON, *connection_parameters()]

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from metalmark.model import format_bytes, printable
 
@@ -192,6 +192,19 @@ def write_out(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python would try to flush again when it ends, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+        _reader_gone(sys.stdout)
+
+
+def write_bytes(stream: TextIO, content: bytes) -> None:
+    """Write bytes to standard output or standard error as they are; as `write_out` when nobody reads."""
+    try:
+        stream.buffer.write(content)
+        stream.flush()
+    except BrokenPipeError:
+        _reader_gone(stream)
+
+
+def _reader_gone(stream: TextIO) -> NoReturn:
+    # Python would try to flush again when it ends, and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    raise SystemExit(0) from None

@@ -14,6 +14,7 @@ from metalmark.client.credential import (
     parse_token,
     read_key_file,
 )
+from metalmark.client.events import ServerEvent
 from metalmark.client.session import (
     INTERFACE_VERSION,
     MAX_ANSWER_BYTES,
@@ -48,6 +49,7 @@ __all__ = [
     "Patience",
     "QueryValue",
     "ServerAddress",
+    "ServerEvent",
     "ServerSession",
     "ServerVersion",
     "Trust",

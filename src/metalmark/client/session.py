@@ -12,6 +12,7 @@ import anyio
 
 import metalmark
 from metalmark.client.answer import Answer, JsonValue, fault_text, parse_json, refusal
+from metalmark.client.events import EventParser, ServerEvent
 from metalmark.client.settings import ConnectionSettings
 from metalmark.client.strict import check_shape
 from metalmark.client.trust import tls_context, tls_failure
@@ -128,6 +129,69 @@ class ServerSession:
                 self._notify(f"{error.reason}; attempt {attempt} of {patience.attempts}, the next in {wait_s:g} s")
             await self._sleep(wait_s)
         raise AssertionError("at least one attempt is made")
+
+    async def follow(
+        self,
+        *segments: str,
+        on_event: Callable[[ServerEvent], bool],
+        query: Mapping[str, QueryValue] | None = None,
+    ) -> None:
+        """Read server-sent events until one is the last; go on where the stream broke off.
+
+        Args:
+            segments: The path below ``/v0``, unquoted.
+            on_event: Takes each event once, and says whether it was the last.
+            query: Parameters; those that are None are left out.
+
+        Raises:
+            MetalmarkError: As `call`; attempts are counted from the last event on.
+        """
+        what = f"GET {'/'.join(('', 'v0', *segments))}"
+        patience = self.settings.patience
+        last_id, failures = "", 0
+
+        def take(event: ServerEvent) -> bool:
+            nonlocal last_id, failures
+            last_id, failures = event.id or last_id, 0
+            return on_event(event)
+
+        while True:
+            parser = EventParser()
+            reason, asked_s = f"{self.settings.address} ended the stream", None
+            try:
+                async with self._events(segments, query or {}, last_id, what) as pieces:
+                    async for piece in pieces:
+                        for event in parser.feed(piece):
+                            if take(event):
+                                return
+            except _Unfinished as error:
+                reason, asked_s = error.reason, error.asked_s
+            failures += 1
+            if failures >= patience.attempts:
+                raise self._unavailable(what, reason, attempts=failures)
+            wait_s = patience.wait_s(failures, asked_s=asked_s or parser.retry_s)
+            self._notify(f"{reason}; going on in {wait_s:g} s")
+            await self._sleep(wait_s)
+
+    @asynccontextmanager
+    async def _events(
+        self, segments: tuple[str, ...], query: Mapping[str, QueryValue], last_id: str, what: str
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open a stream of events and yield its bytes."""
+        request = self._request("GET", segments, query, None)
+        request.headers["Accept"] = "text/event-stream"
+        if last_id:
+            request.headers["Last-Event-ID"] = last_id
+        async with self._failures_told(repeatable=True, what=what):
+            response = await self._client.send(request, stream=True)
+            try:
+                kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+                if response.status_code != 200 or kind != "text/event-stream":
+                    await self._read(response, what, repeatable=True)
+                    raise ProtocolError(f"the answer to {what} is {kind or 'of no type'}, and no stream of events")
+                yield response.aiter_bytes()
+            finally:
+                await response.aclose()
 
     async def _attempt(
         self,

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+
+import httpx
 import pytest
 from tests.unit.cli.scripted_server import ScriptedServer
 
@@ -44,3 +47,16 @@ def test_job_is_shown_without_its_output_but_with_how_it_ended(server: ScriptedS
         ["iteration", "1  exit code 2, 1 files"],
         ["error", "exit code 2"],
     ]
+
+
+def test_logs_are_followed_to_the_end_of_the_job(server: ScriptedServer) -> None:
+    events = 'event: output\ndata: {"iteration": 0, "stream": "stdout", "text": "hello\\n"}\n\n'
+    end = 'event: end\ndata: {"status": "processed"}\n\n'
+    for text in (events, end, events + end):
+        server.replies.append(httpx.Response(200, text=text, headers={"content-type": "text/event-stream"}))
+    out, err = server.run("job", "logs", "p", "j", "--follow")
+    assert out == "hello\n"
+    assert err.splitlines()[-1] == "the job is processed"
+    assert server.asked == [("GET", "/projects/p/jobs/j/output", {"follow": "true"}, None)] * 2
+    out, _ = server.run("job", "logs", "p", "j", "--json")
+    assert [json.loads(line)["event"] for line in out.splitlines()] == ["output", "end"]

@@ -13,6 +13,7 @@ from metalmark.client import (
     ConnectionSettings,
     Patience,
     ServerAddress,
+    ServerEvent,
     ServerSession,
     open_session,
     parse_key,
@@ -228,3 +229,54 @@ async def test_proxy_of_an_unknown_kind_is_named_without_its_password() -> None:
     with pytest.raises(InputError, match="socks5") as caught:
         session_module._proxy(settings)
     assert "secret" not in str(caught.value)
+
+
+def stream(text: str) -> httpx.Response:
+    return httpx.Response(200, text=text, headers={"content-type": "text/event-stream; charset=utf-8"})
+
+
+async def follow(server: Server, *, attempts: int = 3) -> list[str]:
+    seen: list[str] = []
+
+    def take(event: ServerEvent) -> bool:
+        seen.append(event.data)
+        return event.kind == "end"
+
+    async def use(session: ServerSession) -> Answer:
+        await session.follow("x", on_event=take, query={"follow": True})
+        return Answer(status=200, value=None)
+
+    settings = ConnectionSettings(address=ServerAddress.parse("http://x"), patience=Patience(attempts=attempts))
+    await server.call(use, settings=settings)
+    return seen
+
+
+async def test_stream_goes_on_after_its_last_event() -> None:
+    server = Server(
+        [
+            stream("id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\ndata: cut"),
+            httpx.ConnectError("refused"),
+            httpx.Response(503, headers={"retry-after": "4"}),
+            stream("retry: 9000\nid: 3\ndata: c\n\n"),
+            stream("event: end\ndata: e\n\n"),
+        ]
+    )
+    assert await follow(server, attempts=4) == ["a", "b", "c", "e"]
+    assert [request.headers.get("last-event-id") for request in server.asked] == [None, "2", "2", "2", "3"]
+    assert server.waited == [1, 2, 4, 9]
+    assert server.asked[0].url.params["follow"] == "true"
+
+
+async def test_stream_that_never_comes_has_an_end() -> None:
+    server = Server([httpx.ConnectError("refused")] * 3)
+    with pytest.raises(ServerUnavailable, match="after 3 attempts"):
+        await follow(server)
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [(httpx.Response(200, json={}), ProtocolError), (httpx.Response(404, json={}), RequestRefused)],
+)
+async def test_what_is_no_stream(reply: httpx.Response, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await follow(Server([reply]))
