@@ -114,6 +114,7 @@ if TYPE_CHECKING:
         parse_resource_id,
         parse_uuid,
     )
+    from metalmark.model.pending import SEEN_WITHIN, PendingCause, PendingReason, RunnerStanding, pending_reason
     from metalmark.model.result import (
         SCHEMA_VERSION,
         ErrorResult,
@@ -161,6 +162,7 @@ __all__ = [
     "RESOURCE_NAME_MAX_BYTES",
     "RUNNER_EVENTS",
     "SCHEMA_VERSION",
+    "SEEN_WITHIN",
     "SLUG_MAX_BYTES",
     "SLUG_PATTERN",
     "TRANSITIONS",
@@ -208,6 +210,8 @@ __all__ = [
     "OrganizationRole",
     "Outcome",
     "OutputLimits",
+    "PendingCause",
+    "PendingReason",
     "Permission",
     "Phase",
     "PhaseResult",
@@ -230,6 +234,7 @@ __all__ = [
     "Resources",
     "RootfsMode",
     "RunResult",
+    "RunnerStanding",
     "SandboxName",
     "SandboxUnavailable",
     "ServerStopping",
@@ -265,6 +270,7 @@ __all__ = [
     "parse_resource_id",
     "parse_seconds",
     "parse_uuid",
+    "pending_reason",
     "permitted_in_organization",
     "permitted_in_project",
     "plan",
@@ -303,6 +309,9 @@ _RESULT = frozenset(
 
 # Names and keys need `secrets`, which takes a millisecond that a run of one box never uses.
 _LAZY = {
+    **dict.fromkeys(
+        ("PendingCause", "PendingReason", "RunnerStanding", "pending_reason", "SEEN_WITHIN"), "metalmark.model.pending"
+    ),
     **dict.fromkeys(
         (
             "ACTIVE",

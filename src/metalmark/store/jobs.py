@@ -185,26 +185,3 @@ async def pending_specs(connection: AsyncConnection) -> list[UUID]:
     """Return the specs that pending jobs wait for."""
     rows = await connection.execute(select(jobs.c.spec_id).where(PENDING).distinct())
     return list(rows.scalars())
-
-
-async def record_retry(
-    connection: AsyncConnection, old: JobRecord, *, report: UUID, now: datetime, expires: datetime
-) -> JobRecord:
-    """Store a pending job that asks for the same as an old one, for a report of its own."""
-    new = NewJob(
-        report=report,
-        project=old.project,
-        organization=old.organization,
-        spec=old.spec,
-        source=old.source,
-        anonymous=old.anonymous,
-        own_image=old.own_image,
-        config=old.config,
-        timeout_s=old.timeout_s,
-        iterations=old.iterations,
-        priority=old.priority,
-        retry_allowed=old.retry_allowed,
-        pending_expires=expires,
-        retry_of=old.id,
-    )
-    return await insert_job(connection, new, now=now)

@@ -229,10 +229,14 @@ async def find_proof(connection: AsyncConnection, *, runner_id: UUID) -> RunnerP
     return None if row is None else _proof(row)
 
 
+def capabilities_of(said: Mapping[str, Any]) -> Capabilities:
+    """Return what a runner proved, of the document that is stored."""
+    return Capabilities(**{**said, "sandboxes": frozenset(said["sandboxes"])})
+
+
 def _proof(row: Row[Any]) -> RunnerProof:
-    said = row.capabilities
     return RunnerProof(
-        capabilities=Capabilities(**(said | {"sandboxes": frozenset(said["sandboxes"])})),
+        capabilities=capabilities_of(row.capabilities),
         proved=row.proved,
         version=row.version,
         protocol=row.protocol,

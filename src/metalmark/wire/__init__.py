@@ -137,6 +137,7 @@ if TYPE_CHECKING:
         StartPointBody,
         StartPointUpdate,
     )
+    from metalmark.wire.rest_jobs import JobBody, JobStatusName, PendingReasonBody
     from metalmark.wire.rest_organizations import (
         AllowedBody,
         ChangeMemberBody,
@@ -168,6 +169,7 @@ if TYPE_CHECKING:
         ReportThresholds,
         ThresholdModel,
         adapter_of,
+        read_adapter,
     )
     from metalmark.wire.rest_runners import (
         NewRunnerBody,
@@ -337,6 +339,7 @@ __all__ = [
     "HelloTag",
     "IterationCounts",
     "IterationOutput",
+    "JobBody",
     "JobCanceled",
     "JobCompleted",
     "JobConfig",
@@ -345,6 +348,7 @@ __all__ = [
     "JobFailed",
     "JobMessage",
     "JobOutput",
+    "JobStatusName",
     "JwtField",
     "Kind",
     "LeasedJob",
@@ -375,6 +379,7 @@ __all__ = [
     "OrganizationBody",
     "OutputChunk",
     "OutputEvent",
+    "PendingReasonBody",
     "PhaseTold",
     "PositiveI32",
     "PositiveI64",
@@ -453,6 +458,7 @@ __all__ = [
     "format_date_time",
     "pack",
     "parse_date_time",
+    "read_adapter",
     "read_from_runner",
     "read_from_server",
     "read_runner_message",
@@ -477,6 +483,7 @@ _LATE = (
     "rest_reports",
     "rest_runs",
     "rest_testbeds",
+    "rest_jobs",
     "rest_output",
 )
 

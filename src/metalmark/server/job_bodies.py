@@ -1,0 +1,48 @@
+"""Jobs as answers show them."""
+
+from __future__ import annotations
+
+from metalmark.model import NotFound, PendingReason, TooLarge
+from metalmark.server.fleet_bodies import spec_body
+from metalmark.store import Blobs, JobRecord, SpecRecord
+from metalmark.wire import JobBody, JobOutput, PendingReasonBody
+
+
+def job_body(
+    job: JobRecord, spec: SpecRecord, *, pending: PendingReason | None = None, output: JobOutput | None = None
+) -> JobBody:
+    """Return a job as REST answers have it."""
+    return JobBody(
+        uuid=job.id,
+        status=job.status.value,
+        spec=spec_body(spec),
+        runner=job.runner,
+        claimed=job.claimed,
+        started=job.started,
+        completed=job.completed,
+        created=job.created,
+        modified=job.modified,
+        report=job.report,
+        priority=job.priority,
+        phase=job.phase if job.status.is_active else None,
+        lease=job.lease,
+        retries=job.retries,
+        retry_of=job.retry_of,
+        end_reason=None if job.end_reason is None or not job.status.has_run else job.end_reason.value,
+        error=job.error,
+        pending=None if pending is None else PendingReasonBody(cause=pending.cause.value, text=pending.text),
+        output=output,
+    )
+
+
+async def read_output(blobs: Blobs, job: JobRecord, *, limit_bytes: int) -> JobOutput | None:
+    """Return the stored output of a job that has run; None when there is none, or more than an answer can hold.
+
+    The larger ones are read as a stream.
+    """
+    if job.output_key is None or not job.status.has_run:
+        return None
+    try:
+        return JobOutput.model_validate_json(await blobs.get(job.output_key, limit_bytes=limit_bytes))
+    except (NotFound, TooLarge, ValueError):
+        return None
