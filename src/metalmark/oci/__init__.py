@@ -16,6 +16,7 @@ from metalmark.oci.pack import PackedImage, PackRequest, pack
 from metalmark.oci.packing_list import PackSource
 from metalmark.oci.pull import pull
 from metalmark.oci.reference import Reference
+from metalmark.oci.resolve import resolve_digest
 from metalmark.oci.rootfs import Rootfs, open_rootfs, rootfs_cache
 from metalmark.oci.rootfs_cache import CachedRootfs, RootfsCache
 from metalmark.oci.source import ImageSource, SourceKind, parse_source
@@ -56,5 +57,6 @@ __all__ = [
     "pack",
     "parse_source",
     "pull",
+    "resolve_digest",
     "rootfs_cache",
 ]

@@ -80,7 +80,16 @@ def adapter_of(name: AdapterName | None) -> Adapter:
     if name is None:
         return "magic"
     other = _OTHER_NAMES.get(name)
-    return other if other is not None else _ADAPTERS[name]
+    return other if other is not None else read_adapter(name)
+
+
+def read_adapter(name: str) -> Adapter:
+    """Return the adapter of a name that reports have.
+
+    Raises:
+        KeyError: There is none.
+    """
+    return _ADAPTERS[name]
 
 
 # A lookup instead of a cast: what is no adapter cannot get through.

@@ -1,0 +1,40 @@
+"""The digest that a reference stands for just now."""
+
+from __future__ import annotations
+
+import anyio
+
+from metalmark.model import Digest, RegistryUnavailable
+from metalmark.oci.access import RegistryAccess
+from metalmark.oci.reference import Reference
+from metalmark.oci.registry import RegistryOrigin
+
+
+async def resolve_digest(reference: Reference, access: RegistryAccess, *, timeout_s: float) -> Digest:
+    """Ask the registry for the manifest or index of a reference, and return its digest.
+
+    A digest in the reference is checked all the same: the image has to be there.
+
+    Args:
+        reference: Which image.
+        access: Credentials, transport and patience.
+        timeout_s: The longest that this may take, retries and all.
+
+    Raises:
+        ImageError: There is no such image, or what is there is none.
+        RegistryDenied: The registry said no.
+        RegistryUnavailable: It could not be reached, or was too slow.
+    """
+    origin = RegistryOrigin(reference, access)
+    try:
+        with anyio.fail_after(timeout_s):
+            digest = (await origin.root()).digest
+    except TimeoutError as error:
+        raise RegistryUnavailable(
+            f"{reference.registry} did not answer within {timeout_s:g} s", hint="try again later"
+        ) from error
+    finally:
+        with anyio.CancelScope(shield=True):
+            await origin.aclose()
+    assert digest is not None, "a registry's document has a digest"
+    return digest

@@ -1,0 +1,45 @@
+"""The digest of a job's image, fixed at submission: what is run is what was there then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metalmark.model import Digest, InputError
+from metalmark.oci import Patience, RegistryAccess, resolve_digest
+from metalmark.server.config import ServerConfig
+from metalmark.server.image_reference import ForeignImage, OwnImage
+
+_TIMEOUT_S = 30.0
+# A submitter waits for this, and can submit again.
+_PATIENCE = Patience(connect_s=5.0, idle_s=10.0, attempts=2, first_wait_s=0.2, longest_wait_s=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedImage:
+    """An image as a job carries it."""
+
+    registry_url: str
+    digest: Digest
+    own: bool
+    """Whether it is in this server's registry."""
+
+
+async def fix_image(image: OwnImage | ForeignImage, config: ServerConfig) -> FixedImage:
+    """Find out which digest an image has now.
+
+    Other registries are asked as nobody: with credentials of the operator, submitters would reach what they may not.
+
+    Raises:
+        InputError: This server's registry has no such tag.
+        ImageError: Another registry has no such image.
+        RegistryDenied: It said no.
+        RegistryUnavailable: It could not be reached.
+    """
+    if isinstance(image, ForeignImage):
+        access = RegistryAccess(patience=_PATIENCE)
+        digest = await resolve_digest(image.reference, access, timeout_s=_TIMEOUT_S)
+        return FixedImage(registry_url=image.registry_url, digest=digest, own=False)
+    if image.digest is None:
+        hint = "push the image, or name it by its digest"
+        raise InputError("job.image", image.tag, "the project's repository has no such tag", hint=hint)
+    return FixedImage(registry_url=config.registry_url, digest=image.digest, own=True)

@@ -1,0 +1,175 @@
+"""Submitting: from the body of a run, or of a report, to what is stored of it.
+
+The store changes in one write, last: a run that is refused, whatever for, leaves nothing behind. What takes time comes
+before that, and only for callers that may submit: the registry is asked for the image, and raw results become a blob.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from starlette.requests import HTTPConnection
+
+from metalmark.model import MetalmarkError, Permission, ResourceId, StoreUnavailable
+from metalmark.server.actor import Actor, caller_of
+from metalmark.server.client_address import address_group
+from metalmark.server.context import ServerContext
+from metalmark.server.image_reference import OwnImage, parse_image
+from metalmark.server.job_image import fix_image
+from metalmark.server.permission import project_for
+from metalmark.server.rate_limits import Limited
+from metalmark.server.report_draft import ReportDraft, store_report
+from metalmark.server.run_context import RunContext
+from metalmark.server.run_project import RunTarget, find_target, open_target
+from metalmark.store import Connection, ProjectRecord, ReportRecord, find_project, find_report_by_key, new_report_id
+from metalmark.wire import NewReport, NewRun
+
+Opened: TypeAlias = Callable[[Connection], Awaitable[ProjectRecord]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitter:
+    """Who submits, and where."""
+
+    context: ServerContext
+    request: HTTPConnection
+    actor: Actor
+
+    @property
+    def address(self) -> str:
+        """The client's."""
+        return str(self.request.scope["state"]["client_address"])
+
+    def count(self) -> None:
+        """Count one run of the caller.
+
+        Raises:
+            TooManyRequests: There were too many.
+        """
+        self.context.limits.spend(Limited.RUNS, caller_of(self.actor, address_group(self.address)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """What a submission became."""
+
+    project: ProjectRecord
+    report: ReportRecord
+
+
+async def submit_run(submitter: Submitter, run: NewRun) -> Submitted:
+    """Store a run: a report, and a job that measures for it if the run asks for one.
+
+    Raises:
+        MetalmarkError: It cannot be taken; nothing was stored.
+    """
+    submitter.count()
+    config = submitter.context.config
+    parsed = None
+    if run.job is not None:
+        parsed = parse_image(run.job.image, registry_url=config.registry_url, allowed=config.registry.allowed)
+    said = RunContext.read(run.context or {})
+    target = RunTarget(
+        request=submitter.request,
+        actor=submitter.actor,
+        project=run.project,
+        image_project=parsed.project if isinstance(parsed, OwnImage) else None,
+        context=None if run.context is None else said,
+    )
+    before = await _stored_before(submitter, target, run)
+    if before is not None:
+        return before
+    draft = ReportDraft(
+        id=new_report_id(),
+        actor=submitter.actor,
+        source=submitter.address,
+        body=run,
+        idempotency_key=run.idempotency_key,
+        branch=run.branch if run.branch is not None else said.branch_id,
+        hash=run.hash if run.hash is not None else said.hash,
+        testbed=run.testbed if run.testbed is not None else said.testbed_id,
+        testbed_named=run.testbed is not None,
+        spec_reset=run.spec_reset or False,
+        job=run.job,
+        image=None if parsed is None else await fix_image(parsed, config),
+    )
+    now = submitter.context.clock.now()
+
+    async def opened(connection: Connection) -> ProjectRecord:
+        return await open_target(connection, target, anonymous=config.auth.anonymous, now=now)
+
+    return await _store(submitter, draft, opened)
+
+
+async def _stored_before(submitter: Submitter, target: RunTarget, run: NewRun) -> Submitted | None:
+    # Refuses whoever may not submit, before anything is done for them.
+    async with submitter.context.store.read() as connection:
+        anonymous = submitter.context.config.auth.anonymous
+        project = await find_target(connection, target, anonymous=anonymous)
+        if project is None or run.idempotency_key is None:
+            return None
+        key = run.idempotency_key
+        report = await find_report_by_key(connection, project_id=project.id, idempotency_key=key)
+        return None if report is None else Submitted(project=project, report=report)
+
+
+async def submit_report(submitter: Submitter, identifier: ResourceId, body: NewReport) -> Submitted:
+    """Store a report of a project that is there.
+
+    Raises:
+        MetalmarkError: It cannot be taken; nothing was stored.
+    """
+    submitter.count()
+
+    async def opened(connection: Connection) -> ProjectRecord:
+        return await project_for(connection, submitter.actor, identifier, Permission.CREATE)
+
+    async with submitter.context.store.read() as connection:
+        await opened(connection)
+    draft = ReportDraft(
+        id=new_report_id(),
+        actor=submitter.actor,
+        source=submitter.address,
+        body=body,
+        idempotency_key=None,
+        branch=body.branch,
+        hash=body.hash,
+        testbed=body.testbed,
+        testbed_named=True,
+        spec_reset=False,
+        job=None,
+        image=None,
+    )
+    return await _store(submitter, draft, opened)
+
+
+async def _store(submitter: Submitter, draft: ReportDraft, opened: Opened) -> Submitted:
+    context, key = submitter.context, draft.results_key
+    if key is not None:
+        await context.blobs.put(key, draft.results())
+    now = context.clock.now()
+
+    async def work(connection: Connection) -> Submitted:
+        project = await opened(connection)
+        report = await store_report(connection, draft, project, context.config, now=now)
+        # What the run made of the project (a claim) is to be seen in its answer.
+        return Submitted(project=await find_project(connection, project.id) or project, report=report)
+
+    try:
+        submitted = await context.store.write(work)
+    except StoreUnavailable:
+        # A connection that breaks in a commit leaves open whether there is a report that refers to the blob.
+        raise
+    except MetalmarkError:
+        await _forget(context, key)
+        raise
+    if submitted.report.id != draft.id:
+        await _forget(context, key)
+    return submitted
+
+
+async def _forget(context: ServerContext, key: str | None) -> None:
+    if key is not None:
+        await context.blobs.delete(key)
