@@ -130,8 +130,8 @@ class Store:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.notices.end()
-        await self._stack.__aexit__(kind, error, trace)
+        # What ended the block goes on by itself: through the task group it would come out wrapped.
+        await self.close()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Connection]:

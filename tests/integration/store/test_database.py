@@ -286,3 +286,9 @@ async def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(StoreAway):
         await Store.open(f"sqlite:///{tmp_path}/file/server.db")
+
+
+async def test_what_ends_the_block_of_a_store_comes_out_as_it_is(database_url: str) -> None:
+    with pytest.raises(NotFound):
+        async with await Store.open(database_url):
+            raise NotFound("job", "x")
