@@ -12,9 +12,9 @@ import typer
 from metalmark.cli.async_command import run_async
 from metalmark.cli.remote import group_of
 from metalmark.cli.secret_file import SecretFile
-from metalmark.cli.server_options import ConfigFile, Database, read_place
-from metalmark.cli.view import show
-from metalmark.model import Email, UserName
+from metalmark.cli.server_options import ConfigFile, Database, alone, read_place
+from metalmark.cli.view import View, done, show
+from metalmark.model import Email, InputError, UserName
 from metalmark.system import SystemClock
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ def add_server_administration(app: typer.Typer) -> None:
     app.add_typer(admin, name="admin")
     admin.command("create-user")(create_user)
     admin.command("reset-key")(reset_key)
+    admin.command("migrate")(migrate)
+    admin.command("vacuum")(vacuum)
+    admin.command("backup")(backup)
+    admin.command("restore")(restore)
 
 
 def with_store(config: Path | None, database: str | None, work: Callable[[Store], Awaitable[T]]) -> T:
@@ -106,3 +110,66 @@ def _fields(user: UserRecord) -> dict[str, str | bool]:
         "email": str(user.email),
         "admin": user.admin,
     }
+
+
+def migrate(config: ConfigFile = None, database: Database = None, as_json: AsJson = False) -> None:
+    """Bring the tables of a database up to date, as a server does when it starts."""
+    place = read_place(config, database=database)
+    from metalmark.store import Store
+
+    async def run() -> tuple[str, ...]:
+        async with await Store.open(place.database, migrated=False) as store:
+            return await store.migrate(SystemClock().now())
+
+    taken = run_async(run)
+    note = f"{len(taken)} steps were taken" if taken else "the tables are up to date"
+    view = View(value={"taken": list(taken)}, rows=tuple(("taken", name) for name in taken), notes=(note,))
+    show(view, as_json=as_json)
+
+
+def vacuum(config: ConfigFile = None, database: Database = None) -> None:
+    """Give unused space of a database back to the disk. A server that runs goes on, and its writes wait."""
+    place = read_place(config, database=database)
+    from metalmark.store import vacuum
+
+    run_async(lambda: vacuum(place.database))
+
+
+def backup(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes; nothing may be there.")],
+    config: ConfigFile = None,
+    database: Database = None,
+) -> None:
+    """Copy a database as it is at one moment, while a server uses it.
+
+    What is large is not in the database but in the storage: copy that afterwards, and the two fit together.
+    """
+    if target.exists():
+        raise InputError("FILE", str(target), "there is a file already")
+    place = read_place(config, database=database)
+    from metalmark.store import back_up
+
+    run_async(lambda: back_up(place.database, target))
+    show(done(f"the copy is {target}"), as_json=False)
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A copy that `backup` has made.")],
+    confirmed: Annotated[bool, typer.Option("--yes", help="Replace what the database holds.")] = False,
+    config: ConfigFile = None,
+    database: Database = None,
+) -> None:
+    """Put a copy in place of all that a database holds. Stop every server of it first."""
+    if not confirmed:
+        raise InputError("--yes", "missing", "this replaces what the database holds", hint="say --yes")
+    place = read_place(config, database=database)
+    from metalmark.store import Store, restore
+
+    async def run() -> None:
+        await restore(place.database, source)
+        # The copy may be of an older version.
+        await (await Store.open(place.database)).close()
+
+    with alone(place):
+        run_async(run)
+    show(done(f"the database is as it was in {source}"), as_json=False)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metalmark.model import ToolMissing
-from metalmark.system import ensure_private, folders
+from metalmark.model import StableError, ToolMissing
+from metalmark.system import ensure_private, folders, try_locked
 
 if TYPE_CHECKING:
     from metalmark.server import ServerConfig
@@ -48,7 +50,9 @@ class Place:
     @property
     def database(self) -> str:
         """URL of its database. It may hold a password."""
-        return self.config.database or f"sqlite:///{self.folder / 'metalmark.db'}"
+        from metalmark.server import default_database
+
+        return self.config.database or default_database(self.folder)
 
 
 def need_server_packages() -> None:
@@ -91,3 +95,25 @@ def read_place(config: Path | None, **flags: str | None) -> Place:
     folder = ensure_private(places.state) / "server"
     folder.mkdir(mode=0o700, exist_ok=True)
     return Place(config=read, folder=folder)
+
+
+@contextlib.contextmanager
+def alone(place: Place) -> Iterator[None]:
+    """Hold a database that only one process may write to, for as long as the context lasts.
+
+    Processes that share an SQLite file do not hear of each other's work; those that share a PostgreSQL database do.
+
+    Raises:
+        StableError: A server runs on it.
+    """
+    if not place.database.startswith("sqlite"):
+        yield
+        return
+    with try_locked(place.folder / "server.lock") as mine:
+        if not mine:
+            raise StableError(
+                f"a server runs in {place.folder} already",
+                why="one server at a time works on an SQLite database",
+                hint="stop it first, or use PostgreSQL for several",
+            )
+        yield

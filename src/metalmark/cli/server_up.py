@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +15,18 @@ from metalmark.cli.async_command import run_async
 from metalmark.cli.errors import EXIT_FAILURE
 from metalmark.cli.library_logs import forward_library_logs
 from metalmark.cli.logs import Verbosity, set_up_logging, shown
-from metalmark.cli.server_options import Bind, ConfigFile, Database, Place, Storage, need_server_packages, read_place
+from metalmark.cli.server_options import (
+    Bind,
+    ConfigFile,
+    Database,
+    Place,
+    Storage,
+    alone,
+    need_server_packages,
+    read_place,
+)
 from metalmark.cli.stop_signals import heeded
-from metalmark.model import StableError
-from metalmark.system import published, try_locked
+from metalmark.system import published
 
 if TYPE_CHECKING:
     from metalmark.server import Started
@@ -44,7 +50,7 @@ def up(config: ConfigFile = None, bind: Bind = None, database: Database = None, 
     set_up_logging(min(shown(), Verbosity.INFO) if shown() is not Verbosity.ERROR else Verbosity.ERROR)
     forward_library_logs()
     place = read_place(config, server__bind=bind, database=database, storage=storage)
-    with _alone(place):
+    with alone(place):
         run_async(lambda: _serve(place))
 
 
@@ -64,22 +70,6 @@ async def _listen(stop: anyio.Event, scope: anyio.CancelScope) -> None:
             if stop.is_set():
                 scope.cancel()
             stop.set()
-
-
-@contextlib.contextmanager
-def _alone(place: Place) -> Iterator[None]:
-    # Processes that share a SQLite file do not hear of each other's work; those that share a PostgreSQL database do.
-    if not place.database.startswith("sqlite"):
-        yield
-        return
-    with try_locked(place.folder / "server.lock") as mine:
-        if not mine:
-            raise StableError(
-                f"a server runs in {place.folder} already",
-                why="one process at a time writes to an SQLite database",
-                hint="stop it first, or use PostgreSQL for several",
-            )
-        yield
 
 
 def _tell(started: Started, folder: Path) -> None:

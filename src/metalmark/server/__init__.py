@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from metalmark.server.application import make_application
     from metalmark.server.config import ServerConfig
     from metalmark.server.config_sources import ConfigFaults, Fault, Key, config_keys, read_config
-    from metalmark.server.context import ServerContext
+    from metalmark.server.context import ServerContext, default_database
     from metalmark.server.first_start import ensure_admin
     from metalmark.server.openapi import openapi_document
     from metalmark.server.passwords import without_password
-    from metalmark.server.running import Started, default_database, open_context, serve
+    from metalmark.server.running import Started, open_context, serve
 
 __all__ = [
     "ConfigFaults",

@@ -50,6 +50,16 @@ class ServerContext:
     stopping: anyio.Event
     """Set when this process is on its way out: no new work, and channels close so that runners reconnect."""
 
+    @property
+    def database(self) -> str:
+        """URL of the database. It may hold a password: not for logs."""
+        return self.config.database or default_database(self.folder)
+
+
+def default_database(folder: Path) -> str:
+    """Return the URL of the database that a server keeps in a folder of its own."""
+    return f"sqlite:///{folder / 'metalmark.db'}"
+
 
 def server_context(connection: HTTPConnection) -> ServerContext:
     """Return the context of the application that a request or channel came in through."""

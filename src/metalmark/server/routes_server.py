@@ -8,11 +8,15 @@ from fastapi import APIRouter, Request
 
 import metalmark
 from metalmark.server.actor import ServerAdmin
+from metalmark.server.audit import act_of
+from metalmark.server.backups import make_backup
 from metalmark.server.context import CurrentContext, ServerContext
 from metalmark.server.passwords import HIDDEN, without_password
-from metalmark.store import count_jobs, read_statistics
+from metalmark.store import count_jobs, read_statistics, record_act
 from metalmark.wire import (
     PUBLIC_VERSION,
+    BackupBody,
+    BackupRequest,
     CohortBody,
     ConfigBody,
     ConsoleBody,
@@ -64,7 +68,7 @@ async def config(context: CurrentContext, _: ServerAdmin) -> ConfigBody:
 def config_body(context: ServerContext) -> ConfigBody:
     """Return a configuration as an administrator sees it."""
     config = context.config
-    database = without_password(config.database) if config.database else f"sqlite:///{context.folder}/metalmark.db"
+    database = without_password(context.database)
     tls = config.tls
     every = config.model_dump(mode="json")
     every["database"] = database
@@ -101,3 +105,14 @@ async def stats(context: CurrentContext, _: ServerAdmin) -> StatsBody:
         jobs=JobCountsBody(**{status.value: count for status, count in jobs.items()}),
         runners=found.runners,
     )
+
+
+@router.post("/v0/server/backup", status_code=201)
+async def backup(request: Request, context: CurrentContext, admin: ServerAdmin, body: BackupRequest) -> BackupBody:
+    """Copy the database while it is used, into the server's folder and, if asked, an object store."""
+    act = act_of(request, admin, "server.backup", "server", None, upload=body.data_store is not None)
+    await context.store.write(lambda connection: record_act(connection, act, now=context.clock.now()))
+    created = await make_backup(
+        context, compress=bool(body.compress), upload=body.data_store is not None, remove=bool(body.remove)
+    )
+    return BackupBody(created=created)

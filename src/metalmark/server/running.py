@@ -20,7 +20,7 @@ from metalmark.server.channels import Channels
 from metalmark.server.config import ServerConfig
 from metalmark.server.config_rules import split_bind
 from metalmark.server.connection import BoundedHttp
-from metalmark.server.context import ServerContext
+from metalmark.server.context import ServerContext, default_database
 from metalmark.server.deadlines import Deadlines
 from metalmark.server.dispatcher import Dispatcher
 from metalmark.server.first_start import ensure_admin
@@ -77,11 +77,6 @@ def listen(config: ServerConfig) -> socket.socket:
             hint="choose another with --bind",
         ) from error
     return listening
-
-
-def default_database(folder: Path) -> str:
-    """Return the URL of the database that a server keeps in a folder of its own."""
-    return f"sqlite:///{folder / 'metalmark.db'}"
 
 
 @asynccontextmanager
