@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 
 from metalmark.model import Effect, EndReason, JobEvent, JobStatus, NotFound, Phase, TooLarge, transition
+from metalmark.server.report_times import measured_times
 from metalmark.store import (
     ClaimedJob,
     Connection,
@@ -23,6 +24,7 @@ from metalmark.store import (
     move_job,
     record_phase,
     return_claim,
+    set_report_times,
 )
 from metalmark.wire import JobOutput
 
@@ -195,7 +197,11 @@ class JobDesk:
         now = self._context.clock.now()
 
         async def work(connection: Connection) -> Moved | None:
-            return await move_job(connection, job.id, event, now=now, reason=reason, error=error)
+            moved = await move_job(connection, job.id, event, now=now, reason=reason, error=error)
+            if moved is not None and moved.job.status is JobStatus.PROCESSED and moved.effect is Effect.MOVE:
+                start, end = measured_times(moved.job, now=now)
+                await set_report_times(connection, moved.job.report, start=start, end=end)
+            return moved
 
         moved = await self._context.store.write(work)
         return job if moved is None else moved.job

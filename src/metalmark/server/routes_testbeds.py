@@ -60,9 +60,10 @@ async def get_testbeds(
             archived=archived == "true",
             descending=is_descending(direction),
         )
-        bodies = [testbed_body(testbed, await _spec_of(connection, testbed)) for testbed in testbeds]
+        wanted = {testbed.spec_id for testbed in testbeds if testbed.spec_id is not None}
+        specs = {spec_id: await find_spec(connection, spec_id) for spec_id in wanted}
     set_total(response, total)
-    return bodies
+    return [testbed_body(testbed, specs.get(testbed.spec_id) if testbed.spec_id else None) for testbed in testbeds]
 
 
 @router.post("/v0/projects/{project}/testbeds", operation_id="proj_testbed_post", status_code=201)
