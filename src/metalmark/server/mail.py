@@ -61,7 +61,7 @@ class SmtpMailer(Mailer):
 
     async def send(self, mail: Mail) -> None:
         """Send a mail."""
-        message = _message(mail, self._smtp)
+        message = message_of(mail, self._smtp)
         try:
             await in_thread(self._deliver, message)
         except (smtplib.SMTPException, OSError) as error:
@@ -75,7 +75,7 @@ class SmtpMailer(Mailer):
                 connection.starttls(context=ssl.create_default_context())
             if self._smtp.username is not None:
                 connection.login(self._smtp.username, self._password or "")
-            connection.send_message(message)
+            connection.sendmessage_of(message)
 
     def _connect(self) -> smtplib.SMTP:
         host, port, timeout_s = self._smtp.hostname or "", self._smtp.port, self._smtp.timeout_s
@@ -84,7 +84,8 @@ class SmtpMailer(Mailer):
         return smtplib.SMTP(host, port, timeout=timeout_s)
 
 
-def _message(mail: Mail, smtp: SmtpSection) -> EmailMessage:
+def message_of(mail: Mail, smtp: SmtpSection) -> EmailMessage:
+    """Return a mail as mail servers take it."""
     sender, _, domain = (smtp.from_email or "").partition("@")
     message = EmailMessage()
     message["From"] = Address(smtp.from_name, sender, domain)

@@ -115,7 +115,7 @@ class Signer:
     ) -> SignedToken:
         """Return a new token that is good for ``ttl_s`` seconds from now."""
         issued = self._clock.now().replace(microsecond=0)
-        expires = issued + min(timedelta(seconds=ttl_s), _LATEST - issued)
+        expires = issued + timedelta(seconds=min(ttl_s, (_LATEST - issued) // timedelta(seconds=1)))
         organization = None
         if invitation is not None:
             uuid, role = str(invitation.organization_id), invitation.role
