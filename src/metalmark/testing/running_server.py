@@ -107,6 +107,8 @@ def running_server(
         except BaseException as error:
             if ready.done():
                 raise
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
             ready.set_exception(error)
 
     runner = threading.Thread(target=thread, name="server under test", daemon=True)

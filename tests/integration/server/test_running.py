@@ -1,18 +1,130 @@
-"""A server from its first start to its end, over real sockets."""
+"""A server from its first start to its end, over real sockets, on both engines."""
 
 from __future__ import annotations
 
+import gzip
+import socket
+import ssl
+import time
 from pathlib import Path
 
+import httpx
+import pytest
+
+from metalmark.model import StableError
 from metalmark.testing.running_server import running_server
 
 
-def test_the_first_start_makes_an_administrator_and_a_later_one_does_not(tmp_path: Path) -> None:
-    with running_server(tmp_path / "server") as server:
+def test_the_first_start_makes_an_administrator_and_a_later_one_does_not(tmp_path: Path, database_url: str) -> None:
+    with running_server(tmp_path / "server", database=database_url) as server:
         with server.client() as client:
             assert client.get("/v0/server/config").status_code == 200
         with server.client(None) as client:
             assert client.get("/v0/server/config").status_code == 401
         key = server.admin_key
-    with running_server(tmp_path / "server") as server, server.client(key) as client:
-        assert client.get("/v0/server/config").json()["security"]["secret_key"] == "********"
+    with running_server(tmp_path / "server", database=database_url) as server, server.client(key) as client:
+        shown = client.get("/v0/server/config").json()
+        assert shown["security"]["secret_key"] == "********"
+        users = client.get("/v0/users")
+        assert users.headers["x-total-count"] == "1"
+
+
+def test_a_server_tells_about_itself(tmp_path: Path, database_url: str) -> None:
+    with running_server(tmp_path / "server", database=database_url) as server, server.client() as client:
+        assert client.get("/").json() is None
+        assert client.get("/v0/server/version").json()["version"] == "0.6.12"
+        assert client.get("/v0/server/config/console").json() == {"url": f"http://localhost:{server.url[17:]}/"}
+        stats = client.get("/v0/server/stats").json()
+        assert stats["users"] == {"week": 1, "month": 1, "total": 1}
+        assert stats["jobs"] == {"pending": 0, "claimed": 0, "running": 0}
+        assert client.get("/healthz").json() == client.get("/readyz").json() == {"status": "ok"}
+        metrics = client.get("/metrics")
+        assert metrics.headers["content-type"].startswith("text/plain")
+        assert 'metalmark_jobs{status="pending"} 0.0' in metrics.text
+        document = client.get("/v0/server/spec").json()
+        assert document["info"]["version"] == "0.6.12"
+
+
+def test_metrics_are_for_those_who_may_read_them(tmp_path: Path) -> None:
+    settings = {"metrics": {"allowed": ["192.0.2.0/24"]}}
+    with running_server(tmp_path / "server", settings=settings) as server, server.client() as client:
+        assert client.get("/metrics").status_code == 403
+
+
+def test_a_running_server_is_backed_up_on_request(tmp_path: Path) -> None:
+    with running_server(tmp_path / "server") as server, server.client() as client:
+        assert client.post("/v0/server/backup", json={}).status_code == 201
+        assert client.post("/v0/server/backup", json={"compress": True}).status_code == 201
+        assert client.post("/v0/server/backup", json={"remove": True}).status_code == 409
+        assert client.post("/v0/server/backup", json={"data_store": "aws_s3"}).status_code == 409
+        assert client.post("/v0/server/backup", json={"compress": "yes"}).status_code == 400
+    plain, packed = sorted((tmp_path / "server/backups").iterdir(), key=lambda path: path.suffix)
+    assert plain.read_bytes().startswith(b"SQLite format 3\0")
+    assert gzip.decompress(packed.read_bytes()).startswith(b"SQLite format 3\0")
+    assert plain.stat().st_mode & 0o077 == 0
+
+
+def test_a_part_that_fails_to_open_ends_the_start(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(StableError, match="cannot listen"):
+            with running_server(tmp_path / "server", settings={"server": {"bind": taken}}):
+                pass
+
+
+def _address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
+def test_clients_that_misbehave_are_cut_and_idle_ones_delay_no_stop(tmp_path: Path) -> None:
+    settings = {"server": {"read_timeout_s": 0.5}}
+    with httpx.Client() as idle:
+        with running_server(tmp_path / "server", settings=settings) as server:
+            assert idle.get(f"{server.url}/healthz").status_code == 200
+            with socket.create_connection(_address(server.url), timeout=20) as slow:
+                slow.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+                assert slow.recv(100) == b""
+            with socket.create_connection(_address(server.url), timeout=20) as slow:
+                slow.sendall(b"POST /v0/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+                assert slow.recv(100).startswith(b"HTTP/1.1 408")
+            with socket.create_connection(_address(server.url), timeout=20) as connection:
+                connection.sendall(b"NONSENSE\r\n\r\n")
+                answer = b""
+                while piece := connection.recv(4096):
+                    answer += piece
+            assert answer.startswith(b"HTTP/1.1 400")
+            assert b'"request_id"' in answer
+            assert idle.get(f"{server.url}/healthz").status_code == 200
+            began = time.monotonic()
+        assert time.monotonic() - began < 15
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost and its key, made by the system's openssl."""
+    import subprocess
+
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return certificate, key
+
+
+def test_it_serves_with_a_certificate(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    settings = {"tls": {"certificate_file": str(certificate[0]), "key_file": str(certificate[1])}}
+    trust = ssl.create_default_context(cafile=str(certificate[0]))
+    with running_server(tmp_path / "server", settings=settings) as server:
+        with httpx.Client(verify=trust, trust_env=False) as client:
+            answer = client.get(f"{server.url.replace('http:', 'https:')}/v0/server/config/console")
+    assert answer.json()["url"].startswith("https://localhost:")
+    assert "strict-transport-security" in answer.headers
