@@ -21,10 +21,11 @@ Job = Annotated[str, typer.Argument(metavar="JOB", help="UUID of the job.", show
 _STATUS = Literal["pending", "claimed", "running", "completed", "processed", "failed", "canceled"]
 
 _SPEC = column("spec.slug", "spec")
-_LIST = columns("uuid", "status", _SPEC, "runner", "created", "started", "completed")
+_ODD = {"spec": _SPEC, "pending": column("pending.text", "pending because")}
+_LIST = columns("uuid", "status", "phase", _SPEC, "priority", "created", "started", "completed")
 
 
-@remote_command(app, "list", "ls", needs_credential=False, sort=("created",))
+@remote_command(app, "list", "ls", needs_credential=False, sort=("created",), answers="JobBody[]")
 async def list_jobs(
     server: ServerSession,
     *,
@@ -36,19 +37,19 @@ async def list_jobs(
     return listing(await paging.fetch(server, "projects", project, "jobs", query={"status": status}), _LIST)
 
 
-@remote_command(app, "view", "get", needs_credential=False)
+@remote_command(app, "view", "get", needs_credential=False, answers="JobBody")
 async def view_job(server: ServerSession, *, project: Project, job: Job) -> View:
     """Show a job; --json has its output too, once it ran and for those who signed in."""
     return job_view((await server.call("GET", "projects", project, "jobs", job)).value)
 
 
-@remote_command(app, "cancel")
+@remote_command(app, "cancel", answers="JobBody")
 async def cancel_job(server: ServerSession, *, project: Project, job: Job) -> View:
     """Cancel a job. One that runs is stopped by its runner."""
     return job_view((await server.call("POST", "projects", project, "jobs", job, "cancel")).value)
 
 
-@remote_command(app, "retry")
+@remote_command(app, "retry", answers="JobBody")
 async def retry_job(server: ServerSession, *, project: Project, job: Job) -> View:
     """Do a job that has ended once more, as a new job that points at it."""
     return job_view((await server.call("POST", "projects", project, "jobs", job, "retry")).value)
@@ -81,7 +82,9 @@ def job_view(value: JsonValue) -> View:
     """Return the view of a job: its fields without output, and a line about each iteration that has ended."""
     if not isinstance(value, Mapping):
         return single(value)
-    fields = [_SPEC if name == "spec" else column(name) for name in value if name not in ("output", "config")]
+    # A null of these says nothing: the job is not pending, has no fault, is no other's retry.
+    silent = {"output", "config", *(name for name in ("pending", "error", "retry_of") if value.get(name) is None)}
+    fields = [_ODD.get(name) or column(name) for name in value if name not in silent]
     view = single(value, fields)
     output = value.get("output")
     if not isinstance(output, Mapping):
