@@ -32,9 +32,16 @@ def _unreadable(path: Path) -> str:
     try:
         with path.open("rb") as stream:
             stream.read(1)
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
+    except (OSError, ValueError) as error:
+        return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
     return ""
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme.partition("+")[0]
+    except ValueError:
+        return "?"
 
 
 def _files(config: ServerConfig) -> Iterator[tuple[str, str]]:
@@ -53,9 +60,9 @@ def _places(config: ServerConfig) -> Iterator[tuple[str, str]]:
         split_bind(config.server.bind)
     except ValueError as error:
         yield "server.bind", str(error)
-    if config.database is not None and urlsplit(config.database).scheme.partition("+")[0] not in _DATABASES:
+    if config.database is not None and _scheme(config.database) not in _DATABASES:
         yield "database", "this is not a URL of SQLite (sqlite:///PATH) or PostgreSQL (postgresql://…)"
-    if config.storage is not None and urlsplit(config.storage).scheme not in _STORAGES:
+    if config.storage is not None and _scheme(config.storage) not in _STORAGES:
         yield "storage", "this is neither a folder nor s3://BUCKET/PREFIX"
     for name in config.registry.allowed:
         if not _REGISTRY.fullmatch(name):
