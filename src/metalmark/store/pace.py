@@ -25,7 +25,7 @@ class Pace:
     """The longest wait for a lock, or for a free connection."""
     write_s: float = 30.0
     """The longest that a write may take, waiting for its turn included."""
-    read_s: float = 60.0
+    read_s: float = 30.0
     """The longest that a read may take."""
     connect_s: float = 5.0
     """The longest that making a connection may take."""

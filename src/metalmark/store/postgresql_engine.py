@@ -106,8 +106,9 @@ class PostgresqlEngine:
     async def _start(self, isolation: str, *, readonly: bool) -> AsyncConnection:
         for tries_left in range(self._pace.connections, -1, -1):
             connection = self._engine.connect()
+            # One that cannot be made leaves nothing to close.
+            await connection.start()
             try:
-                await connection.start()
                 await connection.execution_options(isolation_level=isolation, postgresql_readonly=readonly)
                 await connection.begin()
             except DBAPIError as error:
