@@ -140,7 +140,7 @@ def test_a_public_project_is_read_by_anyone_and_written_by_its_own(world: Any) -
     project = world.make_project()
     path = f"/v0/projects/{project['slug']}/branches"
     assert world.get(path).status_code == 200
-    body = {"name": world.name("b")}
+    body = {"name": world.slug_of(world.name("b"))}
     assert world.post(path, body).status_code == 401
     assert world.post(path, body, by=world.user.jwt).status_code == 403
     other = world.project_key(world.make_project())
