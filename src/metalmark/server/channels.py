@@ -64,7 +64,8 @@ class Channels:
         self._of_job: dict[UUID, list[Session]] = {}
         self._asked: set[Session] = set()
         self._replaced: set[Session] = set()
-        self._send, self._receive = anyio.create_memory_object_stream[Session](100_000)
+        self._doubted: list[Session] = []
+        self._doubts = anyio.Event()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Tell channels of their jobs, and ask old connections whether they are alive, until canceled."""
@@ -139,12 +140,17 @@ class Channels:
                 self._asked.add(session)
                 if same:
                     self._replaced.add(session)
-                self._send.send_nowait(session)
+                self._doubted.append(session)
+                self._doubts.set()
 
     async def _examine(self) -> None:
         async with anyio.create_task_group() as tasks:
-            async for session in self._receive:
-                tasks.start_soon(self._ask, session)
+            while True:
+                await self._doubts.wait()
+                self._doubts = anyio.Event()
+                doubted, self._doubted = self._doubted, []
+                for session in doubted:
+                    tasks.start_soon(self._ask, session)
 
     async def _ask(self, session: Session) -> None:
         try:

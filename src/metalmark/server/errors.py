@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, ValidationException, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
@@ -89,7 +89,7 @@ def error_response(connection: HTTPConnection, error: BaseException) -> Response
     return JSONResponse(error_body(request_id, message), status_code=status, headers=headers)
 
 
-def _faults(error: RequestValidationError) -> str:
+def _faults(error: ValidationException) -> str:
     # What was sent is not repeated: a field may hold a secret.
     faults: Sequence[Mapping[str, object]] = error.errors()
     shown = []
@@ -121,9 +121,12 @@ async def refuse(error: MetalmarkError, scope: Scope, receive: Receive, send: Se
 
 
 async def _answer(connection: HTTPConnection, response: Response) -> Response:
-    if isinstance(connection, WebSocket) and connection.application_state == WebSocketState.CONNECTING:
+    if not isinstance(connection, WebSocket):
+        return response
+    if connection.application_state == WebSocketState.CONNECTING:
         await connection.send_denial_response(response)
-    return response
+    # The framework would send what is returned once more, as if this were a request.
+    return None  # type: ignore[return-value]  # the declared type is that of requests alone
 
 
 async def _on_error(connection: HTTPConnection, error: Exception) -> Response:
@@ -131,7 +134,7 @@ async def _on_error(connection: HTTPConnection, error: Exception) -> Response:
 
 
 async def _on_invalid(connection: HTTPConnection, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+    assert isinstance(error, ValidationException)
     body = error_body(request_id_of(connection), _faults(error))
     return await _answer(connection, JSONResponse(body, status_code=400))
 
@@ -150,4 +153,5 @@ def install_error_handlers(application: FastAPI) -> None:
     """Make an application answer every error with the one error body."""
     application.add_exception_handler(MetalmarkError, _on_error)
     application.add_exception_handler(RequestValidationError, _on_invalid)
+    application.add_exception_handler(WebSocketRequestValidationError, _on_invalid)
     application.add_exception_handler(HTTPException, _on_http)
