@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, false, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, false, func, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.store.columns import id_text
@@ -30,8 +30,9 @@ ALL = Page(limit=2**31)
 
 
 async def rows_of(connection: AsyncConnection, query: Select[Any], page: Page) -> tuple[Sequence[Row[Any]], int]:
-    """Return a page of an ordered query, and the number of rows without paging."""
-    count = select(func.count()).select_from(query.order_by(None).subquery())
+    """Return a page of an ordered query without grouping, and the number of rows without paging."""
+    # Not around the query as a subquery: this way an index can do where no column is needed.
+    count = query.with_only_columns(func.count(), maintain_column_froms=True).order_by(None)
     total = (await connection.execute(count)).scalar_one()
     if page.limit == 0 or page.offset >= total:
         return (), total

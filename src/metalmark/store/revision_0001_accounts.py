@@ -64,7 +64,7 @@ def _organizations(op: Operations) -> None:
         PrimaryKeyConstraint("id", name="pk_organizations"),
         UniqueConstraint("slug", name="uq_organizations_slug"),
     )
-    op.create_index("ix_organizations_by_name", "organizations", ["name", "slug"], unique=False)
+    op.create_index("ix_organizations_by_name", "organizations", ["name", "slug", "deleted"], unique=False)
 
 
 def _signing_secrets(op: Operations) -> None:
@@ -156,7 +156,7 @@ def _projects(op: Operations) -> None:
         UniqueConstraint("organization_id", "name", name="uq_projects_organization_id_name"),
         UniqueConstraint("slug", name="uq_projects_slug"),
     )
-    op.create_index("ix_projects_by_name", "projects", ["name", "slug"], unique=False)
+    op.create_index("ix_projects_by_name", "projects", ["name", "slug", "deleted", "visibility"], unique=False)
 
 
 def _tokens(op: Operations) -> None:

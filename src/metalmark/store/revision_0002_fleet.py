@@ -43,7 +43,7 @@ def _runners(op: Operations) -> None:
         UniqueConstraint("slug", name="uq_runners_slug"),
     )
     op.create_index("ix_runners_by_creation", "runners", ["created", "id"], unique=False)
-    op.create_index("ix_runners_by_name", "runners", ["name", "slug"], unique=False)
+    op.create_index("ix_runners_by_name", "runners", ["name", "slug", "archived"], unique=False)
 
 
 def _specs(op: Operations) -> None:
@@ -68,7 +68,7 @@ def _specs(op: Operations) -> None:
         UniqueConstraint("slug", name="uq_specs_slug"),
     )
     op.create_index("ix_specs_by_creation", "specs", ["created", "id"], unique=False)
-    op.create_index("ix_specs_by_name", "specs", ["name", "slug"], unique=False)
+    op.create_index("ix_specs_by_name", "specs", ["name", "slug", "archived"], unique=False)
     op.create_index(
         "uq_specs_fallback",
         "specs",

@@ -79,7 +79,8 @@ organizations = Table(
     created_column(),
     modified_column(),
     Column("deleted", Instant),
-    Index("ix_organizations_by_name", "name", "slug"),
+    # The last column lets those that are not deleted be counted without looking at them.
+    Index("ix_organizations_by_name", "name", "slug", "deleted"),
 )
 
 organization_roles = Table(
@@ -123,7 +124,7 @@ projects = Table(
     modified_column(),
     Column("deleted", Instant),
     UniqueConstraint("organization_id", "name"),
-    Index("ix_projects_by_name", "name", "slug"),
+    Index("ix_projects_by_name", "name", "slug", "deleted", "visibility"),
 )
 
 project_roles = Table(

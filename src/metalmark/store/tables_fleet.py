@@ -34,7 +34,8 @@ specs = Table(
     created_column(),
     modified_column(),
     Column("archived", Instant),
-    Index("ix_specs_by_name", "name", "slug"),
+    # The last column lets those that are not archived be counted without looking at them.
+    Index("ix_specs_by_name", "name", "slug", "archived"),
     Index("ix_specs_by_creation", "created", "id"),
     # Every row of this index has the same key, so the engine itself keeps the fallback to one.
     Index(
@@ -58,7 +59,7 @@ runners = Table(
     created_column(),
     modified_column(),
     Column("archived", Instant),
-    Index("ix_runners_by_name", "name", "slug"),
+    Index("ix_runners_by_name", "name", "slug", "archived"),
     Index("ix_runners_by_creation", "created", "id"),
 )
 

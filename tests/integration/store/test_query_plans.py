@@ -1,0 +1,189 @@
+"""How the engines carry out what is asked most: every list, look-up and claim goes through an index on both.
+
+The real functions run, their statements are caught, and each engine explains them. PostgreSQL is told to scan or sort
+whole tables only where nothing else can be done, so that empty tables show what full ones would.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from metalmark.model import Email, JobStatus, Slug, new_id
+from metalmark.store import Connection, Holder, Page, Sight, Store
+from metalmark.store.audit import list_acts
+from metalmark.store.branches import find_branch, list_branches
+from metalmark.store.claims import Claimant, ClaimRules, claim_job
+from metalmark.store.heads import find_head, find_start_point
+from metalmark.store.invites import find_open_invite
+from metalmark.store.job_deadlines import due_jobs, next_job_deadline
+from metalmark.store.job_events import list_events
+from metalmark.store.jobs import find_job, find_job_of_report, list_jobs, pending_specs
+from metalmark.store.keys import find_key_by_digest, list_keys
+from metalmark.store.members import find_organization_role, find_project_role, list_members
+from metalmark.store.organizations import find_organization, list_organizations
+from metalmark.store.output import read_output
+from metalmark.store.projects import find_project, list_projects
+from metalmark.store.reports import ReportFilter, find_report_by_key, list_reports
+from metalmark.store.runners import find_proof, find_runner, find_runner_by_key, list_runner_specs, list_runners
+from metalmark.store.specs import FleetOrder, delete_spec, find_fallback_spec, find_spec, list_specs
+from metalmark.store.testbeds import find_testbed, list_testbeds
+from metalmark.store.users import find_user, find_user_by_email, list_users
+
+pytestmark = pytest.mark.anyio
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
+PAGE = Page(limit=8, offset=16)
+ONE = new_id()
+SLUG = Slug("a-slug")
+LIMITED = ClaimRules(project_concurrency=1, organization_concurrency=1, source_concurrency=1)
+CLAIMANT = Claimant(runner=ONE, specs=frozenset({new_id(), new_id()}))
+
+Call = Callable[[Connection], Awaitable[object]]
+CALLS: dict[str, Call] = {
+    "acts": lambda c: list_acts(c, page=PAGE),
+    "acts of an actor": lambda c: list_acts(c, page=PAGE, actor_id=ONE),
+    "acts on a subject": lambda c: list_acts(c, page=PAGE, subject_id=ONE),
+    "branch by name": lambda c: find_branch(c, project_id=ONE, identifier=SLUG),
+    "branches": lambda c: list_branches(c, page=PAGE, project_id=ONE),
+    "branches, search": lambda c: list_branches(c, page=PAGE, project_id=ONE, search="a", archived=True),
+    "claim": lambda c: claim_job(c, CLAIMANT, ClaimRules(), now=NOW),
+    "claim of a public runner, within limits": lambda c: claim_job(
+        c, Claimant(runner=ONE, specs=CLAIMANT.specs, public=True), LIMITED, now=NOW
+    ),
+    "deadline of jobs": next_job_deadline,
+    "due jobs": lambda c: due_jobs(c, now=NOW),
+    "events of a job": lambda c: list_events(c, ONE),
+    "fallback": find_fallback_spec,
+    "head": lambda c: find_head(c, branch_id=ONE),
+    "invite": lambda c: find_open_invite(c, invite_id=ONE, email=Email("a@example.com"), now=NOW),
+    "job": lambda c: find_job(c, ONE, project=ONE),
+    "job of a report": lambda c: find_job_of_report(c, ONE),
+    "jobs": lambda c: list_jobs(c, project=ONE, page=PAGE),
+    "jobs by status": lambda c: list_jobs(c, project=ONE, page=PAGE, status=JobStatus.PENDING, ascending=True),
+    "key by digest": lambda c: find_key_by_digest(c, Holder.USER, "digest"),
+    "keys of a project": lambda c: list_keys(c, Holder.PROJECT, owner_id=ONE, page=PAGE),
+    "keys of a user": lambda c: list_keys(c, Holder.USER, owner_id=ONE, page=PAGE, revoked=True, descending=True),
+    "members": lambda c: list_members(c, organization_id=ONE, page=PAGE),
+    "organization": lambda c: find_organization(c, SLUG),
+    "organization role": lambda c: find_organization_role(c, organization_id=ONE, user_id=ONE),
+    "organizations": lambda c: list_organizations(c, page=PAGE),
+    "organizations of a member": lambda c: list_organizations(c, page=PAGE, member_id=ONE),
+    "output": lambda c: read_output(c, job=ONE, offset=7),
+    "pending specs": pending_specs,
+    "project": lambda c: find_project(c, SLUG),
+    "project role": lambda c: find_project_role(c, project_id=ONE, user_id=ONE),
+    "projects for strangers": lambda c: list_projects(c, page=PAGE, sight=Sight()),
+    "projects of an organization": lambda c: list_projects(
+        c, page=PAGE, sight=Sight(everything=True), organization_id=ONE
+    ),
+    "projects of a user": lambda c: list_projects(c, page=PAGE, sight=Sight(user_id=ONE), descending=True),
+    "proof": lambda c: find_proof(c, runner_id=ONE),
+    "report by idempotency key": lambda c: find_report_by_key(c, project_id=ONE, idempotency_key=ONE),
+    "reports": lambda c: list_reports(c, page=PAGE, project_id=ONE, wanted=ReportFilter()),
+    "reports of a time": lambda c: list_reports(
+        c, page=PAGE, project_id=ONE, wanted=ReportFilter(not_before=NOW, not_after=NOW), descending=False
+    ),
+    "runner": lambda c: find_runner(c, SLUG),
+    "runner by key": lambda c: find_runner_by_key(c, "digest"),
+    "runners": lambda c: list_runners(c, page=PAGE, archived=True),
+    "runners by creation": lambda c: list_runners(c, page=PAGE, order=FleetOrder.CREATED, descending=True),
+    "runners, search": lambda c: list_runners(c, page=PAGE, search="a", name="b"),
+    "spec": lambda c: find_spec(c, ONE),
+    "specs": lambda c: list_specs(c, page=PAGE),
+    "specs by creation": lambda c: list_specs(c, page=PAGE, order=FleetOrder.CREATED),
+    "specs of a runner": lambda c: list_runner_specs(c, runner_id=ONE),
+    "start point": lambda c: find_start_point(c, branch_id=ONE),
+    "testbed by name": lambda c: find_testbed(c, project_id=ONE, identifier=SLUG),
+    "testbeds": lambda c: list_testbeds(c, page=PAGE, project_id=ONE),
+    "use of a spec": lambda c: delete_spec(c, spec_id=ONE),
+    "user": lambda c: find_user(c, SLUG),
+    "user by address": lambda c: find_user_by_email(c, Email("a@example.com")),
+    "users": lambda c: list_users(c, page=PAGE),
+    "users backwards, search": lambda c: list_users(c, page=PAGE, descending=True, search="a"),
+}
+SORTED_AFTERWARDS = {
+    # A runner serves a few specs, an organization has a few members, a user sees few organizations. A claim compares
+    # the first of each of a runner's specs.
+    "claim",
+    "claim of a public runner, within limits",
+    "specs of a runner",
+    "members",
+    "organizations of a member",
+    "start point",
+    "runners",
+    "runners by creation",
+    "runners, search",
+    "runner",
+    "runner by key",
+}
+
+
+@contextmanager
+def caught(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
+    statements: list[tuple[str, Any]] = []
+    engine = connection.engine.sync_engine
+
+    def remember(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        if not statement.startswith(("EXPLAIN", "SET", "PRAGMA", "BEGIN", "SAVEPOINT", "RELEASE")):
+            statements.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", remember)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", remember)
+
+
+async def faults_on_sqlite(connection: Connection, statement: str, parameters: Any, *, sorts: bool) -> list[str]:
+    rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)).all()
+    steps = [str(row[3]) for row in rows]
+    scans = [step for step in steps if step.startswith("SCAN") and " USING " not in step and "SUBQUERY" not in step]
+    # Rows made by the statement itself, as a common table expression or a subquery, have no index.
+    found = [step for step in scans if not step.startswith(("SCAN (", "SCAN CONSTANT", "SCAN anon"))]
+    return found + ([] if sorts else [step for step in steps if "TEMP B-TREE FOR ORDER BY" in step])
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes_of(inner)
+
+
+async def faults_on_postgresql(connection: Connection, statement: str, parameters: Any, *, sorts: bool) -> list[str]:
+    for setting in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
+        await connection.exec_driver_sql(f"SET LOCAL {setting} = off")
+    rows = (await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters)).scalar_one()
+    plan = (rows if isinstance(rows, list) else json.loads(rows))[0]["Plan"]
+    bad = {"Seq Scan"} if sorts else {"Seq Scan", "Sort"}
+    return [
+        f"{node['Node Type']} {node.get('Relation Name', '')}" for node in nodes_of(plan) if node["Node Type"] in bad
+    ]
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_an_index_serves(store: Store, name: str) -> None:
+    explain = faults_on_sqlite if store.engine_name == "sqlite" else faults_on_postgresql
+    sorts = name in SORTED_AFTERWARDS
+
+    async def work(connection: Connection) -> dict[str, list[str]]:
+        with caught(connection) as statements:
+            await CALLS[name](connection)
+        found = {}
+        for statement, parameters in statements:
+            # To count what contains a text, or what a user may see, every row has to be looked at.
+            looks_at_all = "search" in name or name == "projects of a user"
+            if statement.startswith("SELECT count(*)") and looks_at_all:
+                continue
+            if not statement.startswith("SELECT pg_advisory"):
+                found[statement] = await explain(connection, statement, parameters, sorts=sorts)
+        return found
+
+    faults = await store.write(work)
+    assert faults, "the call asked the database nothing"
+    assert {statement: found for statement, found in faults.items() if found} == {}
