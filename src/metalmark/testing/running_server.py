@@ -77,6 +77,7 @@ def running_server(
     storage: str | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     clock: Clock | None = None,
+    has_users: bool = False,
 ) -> Iterator[RunningServer]:
     """Run a server until the context ends.
 
@@ -86,6 +87,7 @@ def running_server(
         storage: Where its blobs are; in the folder by default.
         settings: Keys of its configuration by section (``{"auth": {"signup": "open"}}``).
         clock: Its clock; the machine's by default.
+        has_users: Whether its database has users already, so that there will be no first administrator's key.
 
     Raises:
         MetalmarkError: It cannot start.
@@ -119,7 +121,10 @@ def running_server(
     port = started.url.rstrip("/").rpartition(":")[2]
     try:
         yield RunningServer(
-            url=f"http://127.0.0.1:{port}", admin_key=_started[folder], context=started.context, portal=portal
+            url=f"http://127.0.0.1:{port}",
+            admin_key="" if has_users else _started[folder],
+            context=started.context,
+            portal=portal,
         )
     finally:
         portal.start_task_soon(_set, stop)
