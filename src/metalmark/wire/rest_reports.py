@@ -19,7 +19,7 @@ from metalmark.wire.scalars import (
     Flag,
     GitHashField,
     NameIdField,
-    Text,
+    UnicodeText,
     UuidField,
 )
 
@@ -154,7 +154,7 @@ class NewReport(Body):
     thresholds: ReportThresholds | None = None
     start_time: DateTimeField
     end_time: DateTimeField
-    results: tuple[Text, ...]
+    results: tuple[UnicodeText, ...]
     """What the benchmark printed, one text an iteration."""
     settings: ReportSettings | None = None
 

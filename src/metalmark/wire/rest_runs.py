@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
-from metalmark.wire.job_config import Arguments, FilePaths, Variables
+from metalmark.wire.job_config import ARGUMENTS_MAX, ENTRIES_MAX
 from metalmark.wire.rest_branches import StartPointUpdate
 from metalmark.wire.rest_reports import ReportSettings, ReportThresholds
 from metalmark.wire.scalars import (
@@ -19,16 +19,13 @@ from metalmark.wire.scalars import (
     NameIdField,
     PositiveI32,
     ResourceIdField,
-    Text,
+    UnicodeText,
     UuidField,
 )
 
 CONTEXT_PREFIX = "bencher.dev/v0"
 """What the keys of a run's context begin with."""
 PRIORITY_MAX = 1000
-
-ImageText = Annotated[str, Field(strict=True, min_length=1, max_length=4096)]
-JobPriority = Annotated[int, Field(strict=True, ge=0, le=PRIORITY_MAX)]
 
 
 def _no_nul(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -38,18 +35,25 @@ def _no_nul(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
+Words = Annotated[tuple[UnicodeText, ...], Field(max_length=ARGUMENTS_MAX), AfterValidator(_no_nul)]
+Paths = Annotated[tuple[UnicodeText, ...], Field(max_length=ENTRIES_MAX), AfterValidator(_no_nul)]
+Environment = Annotated[dict[UnicodeText, UnicodeText], Field(max_length=ENTRIES_MAX)]
+ImageText = Annotated[str, Field(strict=True, min_length=1, max_length=4096)]
+JobPriority = Annotated[int, Field(strict=True, ge=0, le=PRIORITY_MAX)]
+
+
 class NewRunJob(Body):
     """A job that is to be run on one of the server's runners."""
 
     image: ImageText
     """Reference of the image; without a registry, one in this server's."""
     spec: ResourceIdField | None = None
-    entrypoint: Annotated[Arguments, AfterValidator(_no_nul)] | None = None
-    cmd: Annotated[Arguments, AfterValidator(_no_nul)] | None = None
-    env: Variables | None = None
+    entrypoint: Words | None = None
+    cmd: Words | None = None
+    env: Environment | None = None
     timeout: PositiveI32 | None = None
     """Limit of one iteration in seconds."""
-    file_paths: Annotated[FilePaths, AfterValidator(_no_nul)] | None = None
+    file_paths: Paths | None = None
     build_time: Flag | None = None
     file_size: Flag | None = None
     iter: U32 | None = None
@@ -84,9 +88,9 @@ class NewRun(Body):
     thresholds: ReportThresholds | None = None
     start_time: DateTimeField
     end_time: DateTimeField
-    results: tuple[Text, ...]
+    results: tuple[UnicodeText, ...]
     """What the benchmark printed, one text an iteration; ignored when there is a job."""
     settings: ReportSettings | None = None
-    context: dict[str, Text] | None = None
+    context: dict[str, UnicodeText] | None = None
     """Where the run was submitted from: repository, branch, commit, machine. Nothing of it is stored."""
     job: NewRunJob | None = None
