@@ -185,12 +185,15 @@ class OwnSession:
             return []
         # A lease of before this connection is watched first, so that no change falls between.
         for lease in leases:
-            self._hold(lease.job, lease.lease)
+            if lease.job not in self._held:
+                self._hold(lease.job, lease.lease)
         moved = await self._desk.heartbeat({lease.job: self._holder(lease.lease) for lease in leases})
         held = [lease for lease in leases if _is_held(moved[lease.job])]
         for lease in leases:
-            if lease not in held:
-                self._release(lease.job)
+            if lease in held:
+                self._hold(lease.job, lease.lease)
+            else:
+                self._release(lease.job, lease.lease)
         return held
 
     async def _serve(self) -> None:
@@ -240,7 +243,7 @@ class OwnSession:
         moved = await self._desk.heartbeat({held.job: self._holder(held.lease) for held in message.jobs})
         lost = tuple(held for held in message.jobs if not _is_held(moved[held.job]))
         for held in lost:
-            self._release(held.job)
+            self._release(held.job, held.lease)
         return Taken(re=message.id, lost=lost)
 
     async def _live_output(self, message: LiveOutput) -> Body:
@@ -282,10 +285,10 @@ class OwnSession:
 
     def _told(self, message: Began | JobEnd, moved: Moved | None) -> Body:
         if moved is None or moved.foreign:
-            self._release(message.job)
+            self._release(message.job, message.lease)
             return Refused(re=message.id, reason=RefusalReason.STALE_LEASE)
         if moved.effect in (Effect.STOP, Effect.REFUSE):
-            self._release(message.job)
+            self._release(message.job, message.lease)
             return Refused(re=message.id, reason=RefusalReason.OVER, message=f"the job is {moved.job.status}")
         return Taken(re=message.id)
 
@@ -307,7 +310,7 @@ class OwnSession:
             infrastructure=isinstance(message, Broke) and message.infrastructure,
         )
         # The end is the runner's own: it is not told of it as of somebody else's doing.
-        self._release(message.job)
+        self._release(message.job, message.lease)
         try:
             return self._told(message, await self._desk.end(message.job, holder, ending))
         except StoreUnavailable:
@@ -395,7 +398,7 @@ class OwnSession:
             over = found is None or not mine or not found.status.is_active
             # While the store was read, the runner may have ended the job itself.
             if over and self._held.get(job) is holder:
-                self._release(job)
+                self._release(job, holder.lease)
                 await self._wire.send(StopJob(job=job, lease=holder.lease))
 
     def _holder(self, lease: int) -> LeaseHolder:
@@ -405,8 +408,9 @@ class OwnSession:
         self._held[job] = self._holder(lease)
         self._context.channels.watch(self, job)
 
-    def _release(self, job: UUID) -> None:
-        if self._held.pop(job, None) is not None:
+    def _release(self, job: UUID, lease: int) -> None:
+        if self._held.get(job) == self._holder(lease):
+            del self._held[job]
             self._context.channels.unwatch(self, job)
 
     async def _leave(self, code: int, reason: str) -> Never:

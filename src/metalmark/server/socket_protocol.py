@@ -23,6 +23,9 @@ STOPPING = "server shutting down"
 FRAGMENTS_MAX = 16_384
 """Most fragments of one message: empty ones cost memory that the bound on its bytes does not see."""
 
+LINGER_S = 5.0
+"""How long a client that broke the protocol may go on sending into the void."""
+
 
 class Link(Protocol):
     """What a channel may ask of the connection below it."""
@@ -50,6 +53,31 @@ class SocketProtocol(BoundedChannel):
 
     _last_frame_s = 0.0
     _fragments = 0
+    _deaf = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes; of a client that broke the protocol none any more."""
+        if not self._deaf:
+            super().data_received(data)
+
+    def handle_parser_exception(self) -> None:
+        """Say goodbye to a client that broke the protocol, in a way that it hears.
+
+        A connection that is closed while there is more to read is reset, and that takes the close frame along.
+        """
+        assert self.conn.close_sent is not None
+        sent = self.conn.close_sent
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": sent.code, "reason": sent.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self._deaf = True
+        # The application's end would close the connection at once if there were no such timer.
+        self.close_timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
     def handle_events(self) -> None:
         """Take what came, count fragments, and note the time."""
