@@ -34,7 +34,7 @@ async def rows_of(connection: AsyncConnection, query: Select[Any], page: Page) -
     # Not around the query as a subquery: this way an index can do where no column is needed.
     count = query.with_only_columns(func.count(), maintain_column_froms=True).order_by(None)
     total = (await connection.execute(count)).scalar_one()
-    if page.limit == 0 or page.offset >= total:
+    if page.limit == 0 or page.offset > total:
         return (), total
     part = query.limit(page.limit).offset(min(page.offset, _MAX_OFFSET))
     return (await connection.execute(part)).all(), total

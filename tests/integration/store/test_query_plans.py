@@ -38,7 +38,7 @@ from metalmark.store.users import find_user, find_user_by_email, list_users
 
 pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
-PAGE = Page(limit=8, offset=16)
+PAGE = Page(limit=8)
 ONE = new_id()
 SLUG = Slug("a-slug")
 LIMITED = ClaimRules(project_concurrency=1, organization_concurrency=1, source_concurrency=1)
@@ -166,24 +166,34 @@ async def faults_on_postgresql(connection: Connection, statement: str, parameter
     ]
 
 
-@pytest.mark.parametrize("name", CALLS)
-async def test_an_index_serves(store: Store, name: str) -> None:
+async def faults_of(connection: Connection, name: str) -> dict[str, list[str]]:
+    explain = faults_on_sqlite if connection.dialect.name == "sqlite" else faults_on_postgresql
+    with caught(connection) as statements:
+        await CALLS[name](connection)
+    assert statements, f"{name} asked the database nothing"
+    found = {}
+    for statement, parameters in statements:
+        # To count what contains a text, or what a user may see, every row has to be looked at.
+        looks_at_all = "search" in name or name == "projects of a user"
+        if statement.startswith("SELECT pg_advisory") or (looks_at_all and statement.startswith("SELECT count(*)")):
+            continue
+        found[statement] = await explain(connection, statement, parameters, sorts=name in SORTED_AFTERWARDS)
+    return {statement: faults for statement, faults in found.items() if faults}
+
+
+async def test_an_index_serves_each_list_look_up_and_claim(store: Store) -> None:
+    async def work(connection: Connection) -> dict[str, dict[str, list[str]]]:
+        return {name: await faults_of(connection, name) for name in CALLS}
+
+    found = await store.write(work)
+    assert {name: faults for name, faults in found.items() if faults} == {}
+
+
+async def test_a_scan_is_noticed(store: Store) -> None:
     explain = faults_on_sqlite if store.engine_name == "sqlite" else faults_on_postgresql
-    sorts = name in SORTED_AFTERWARDS
 
-    async def work(connection: Connection) -> dict[str, list[str]]:
-        with caught(connection) as statements:
-            await CALLS[name](connection)
-        found = {}
-        for statement, parameters in statements:
-            # To count what contains a text, or what a user may see, every row has to be looked at.
-            looks_at_all = "search" in name or name == "projects of a user"
-            if statement.startswith("SELECT count(*)") and looks_at_all:
-                continue
-            if not statement.startswith("SELECT pg_advisory"):
-                found[statement] = await explain(connection, statement, parameters, sorts=sorts)
-        return found
+    async def work(connection: Connection) -> list[str]:
+        # PostgreSQL could still make a filter of any index; no index has this column at all.
+        return await explain(connection, "SELECT * FROM jobs ORDER BY error", (), sorts=False)
 
-    faults = await store.write(work)
-    assert faults, "the call asked the database nothing"
-    assert {statement: found for statement, found in faults.items() if found} == {}
+    assert await store.write(work) != []
