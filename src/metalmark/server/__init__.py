@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metalmark.server.administration import make_account, reset_key
-    from metalmark.server.application import make_application
+    from metalmark.server.application import describe, make_application
     from metalmark.server.config import ServerConfig
+    from metalmark.server.config_reference import configuration_reference
     from metalmark.server.config_sources import ConfigFaults, Fault, Key, config_keys, read_config
     from metalmark.server.context import ServerContext, default_database
     from metalmark.server.first_start import ensure_admin
-    from metalmark.server.openapi import openapi_document
+    from metalmark.server.openapi import as_text
     from metalmark.server.passwords import without_password
     from metalmark.server.running import Started, open_context, serve
 
@@ -23,13 +24,15 @@ __all__ = [
     "ServerConfig",
     "ServerContext",
     "Started",
+    "as_text",
     "config_keys",
+    "configuration_reference",
     "default_database",
+    "describe",
     "ensure_admin",
     "make_account",
     "make_application",
     "open_context",
-    "openapi_document",
     "read_config",
     "reset_key",
     "serve",
@@ -39,6 +42,7 @@ __all__ = [
 _LATE = (
     "config",
     "config_sources",
+    "config_reference",
     "context",
     "first_start",
     "openapi",

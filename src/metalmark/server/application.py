@@ -6,6 +6,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 
@@ -14,12 +15,12 @@ from metalmark.server.config import ServerConfig
 from metalmark.server.context import ServerContext
 from metalmark.server.errors import install_error_handlers
 from metalmark.server.metrics import Metrics
-from metalmark.server.openapi import openapi_document
+from metalmark.server.openapi import openapi_document, operation_name
 from metalmark.server.query_values import single_values
 from metalmark.server.request_body import RequestBody
 from metalmark.server.request_frame import RequestFrame
 from metalmark.server.request_path import RequestPath
-from metalmark.system import Clock
+from metalmark.system import Clock, SystemClock
 
 
 def _routers() -> Iterator[APIRouter]:
@@ -37,6 +38,7 @@ def frame(routers: Iterable[APIRouter], config: ServerConfig, clock: Clock, metr
         redoc_url=None,
         redirect_slashes=False,
         strict_content_type=False,
+        generate_unique_id_function=operation_name,
     )
     install_error_handlers(application)
     # The last one added is the outermost.
@@ -56,3 +58,9 @@ def make_application(context: ServerContext) -> FastAPI:
     application = frame(_routers(), context.config, context.clock, context.metrics)
     application.state.context = context
     return application
+
+
+def describe() -> dict[str, Any]:
+    """Return the OpenAPI document of the interface, without a server."""
+    document: dict[str, Any] = frame(_routers(), ServerConfig(), SystemClock(), Metrics()).openapi()
+    return document

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,16 @@ Bearer` takes a session's token, a user's key or a project's key."""
 _TOTAL = {"description": "How many items there are, on whatever page.", "schema": {"type": "integer", "minimum": 0}}
 _REQUEST_ID = {"description": "The request's id.", "schema": {"type": "string", "format": "uuid"}}
 _ERROR_REFERENCE = {"$ref": "#/components/responses/Error"}
+
+
+_PARAMETER = re.compile(r"[^/]+/\{([^}:]+)[^}]*\}")
+
+
+def operation_name(route: APIRoute) -> str:
+    """Return what a route is called by programs that are made from the document: `project_branches_get`."""
+    path = _PARAMETER.sub(r"\1", route.path_format.removeprefix("/v0")).strip("/")
+    words = re.sub(r"[^A-Za-z0-9]+", "_", path) or "root"
+    return f"{words}_{min(route.methods or {'get'}).lower()}"
 
 
 def _calls(dependant: Dependant) -> Iterator[object]:
