@@ -55,7 +55,8 @@ def set_up_logging(verbosity: Verbosity) -> None:
 
     terminal = sys.stderr.isatty()
     shape = (
-        [structlog.dev.ConsoleRenderer(colors=True)]
+        # The default shows local variables beside each line, and a server's hold credentials.
+        [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)]
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -75,7 +75,7 @@ class SmtpMailer(Mailer):
                 connection.starttls(context=ssl.create_default_context())
             if self._smtp.username is not None:
                 connection.login(self._smtp.username, self._password or "")
-            connection.sendmessage_of(message)
+            connection.send_message(message)
 
     def _connect(self) -> smtplib.SMTP:
         host, port, timeout_s = self._smtp.hostname or "", self._smtp.port, self._smtp.timeout_s
