@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,12 +27,9 @@ from metalmark.cli.server_options import (
     read_place,
 )
 from metalmark.cli.stop_signals import heeded
-from metalmark.system import published
 
 if TYPE_CHECKING:
     from metalmark.server import Started
-
-KEY_FILE = "admin-key"
 
 
 def add_server_running(app: typer.Typer, config_app: typer.Typer) -> None:
@@ -73,24 +71,27 @@ async def _listen(stop: anyio.Event, scope: anyio.CancelScope) -> None:
 
 
 def _tell(started: Started, folder: Path) -> None:
-    say = sys.stderr.write
-    say(f"serving {started.url}\n")
+    from metalmark.server import KEY_FILE
+
+    lines = [f"serving {started.url}"]
     if started.first_key is not None:
         path = folder / KEY_FILE
-        with published(path) as stream:
-            stream.write(started.first_key.text.encode("ascii") + b"\n")
-        say(
-            f"\nThis is the server's first start. It has made an administrator with a key, which is kept in\n  {path}\n"
-        )
+        lines += [
+            "",
+            "This is the server's first start. It has made an administrator with a key, which is kept in",
+            f"  {path}",
+        ]
         if sys.stderr.isatty():
             # A log would keep it for longer than anyone wants; a terminal is the administrator's own.
-            say(f"and reads\n  {started.first_key.text}\n")
-        say(
-            "Sign in with it:\n"
-            f"  export METALMARK_HOST={started.url} METALMARK_API_KEY=$(cat {path})\n"
-            "  metalmark user list\n"
-            "  metalmark server admin create-user --name NAME --email ADDRESS\n\n"
-        )
+            lines += ["and reads", f"  {started.first_key.text}"]
+        lines += [
+            "Sign in with it:",
+            f"  export METALMARK_HOST={started.url} METALMARK_API_KEY=$(cat {shlex.quote(str(path))})",
+            "  metalmark user list",
+            "  metalmark server admin create-user --name NAME --email ADDRESS",
+            "",
+        ]
+    sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
 
 

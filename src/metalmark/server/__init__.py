@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from metalmark.server.config_reference import configuration_reference
     from metalmark.server.config_sources import ConfigFaults, Fault, Key, config_keys, read_config
     from metalmark.server.context import ServerContext, default_database
-    from metalmark.server.first_start import ensure_admin
+    from metalmark.server.first_start import KEY_FILE, ensure_admin
     from metalmark.server.openapi import as_text
     from metalmark.server.passwords import without_password
     from metalmark.server.running import Started, open_context, serve
 
 __all__ = [
+    "KEY_FILE",
     "ConfigFaults",
     "Fault",
     "Key",

@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 from metalmark.model import ApiKey, Email, KeyKind, ResourceName, UserName
 from metalmark.store import Connection, Holder, Store, any_user, create_key, create_user
-from metalmark.system import Clock
+from metalmark.system import Clock, in_thread, published
 
 ADMIN_EMAIL = Email("admin@localhost.localdomain")
 """Nobody's address: the operator changes it, or makes accounts for people and leaves this one alone."""
+KEY_FILE = "admin-key"
+"""Where the administrator's key is, in the server's folder."""
 KEY_TTL_S = 4_294_967_295
 """How long a key is good for that was given no end: 136 years."""
 
 
-async def ensure_admin(store: Store, clock: Clock) -> ApiKey | None:
+async def ensure_admin(store: Store, clock: Clock, folder: Path) -> ApiKey | None:
     """Make an administrator with a key when a server has no user at all.
 
-    Returns:
-        The key, whose text is nowhere else; None when there are users already.
-    """
+    Args:
+        store: The server's.
+        clock: Where the time is read.
+        folder: The server's own; the key is put into a file there that only its owner can read.
 
-    async def work(connection: Connection) -> ApiKey | None:
+    Returns:
+        The key; None when there are users already.
+
+    Raises:
+        NoSpace: There is no space for the file.
+    """
+    async with store.read() as connection:
         if await any_user(connection):
             return None
+    key = ApiKey.new(KeyKind.USER)
+    path = folder / KEY_FILE
+    # First the file: a key that is valid and that nobody has would lock everybody out.
+    await in_thread(_keep, path, key)
+
+    async def work(connection: Connection) -> bool:
+        if await any_user(connection):
+            return False
         now = clock.now()
         user = await create_user(connection, name=UserName("Admin"), email=ADMIN_EMAIL, now=now, admin=True)
-        key = ApiKey.new(KeyKind.USER)
         await create_key(
             connection,
             Holder.USER,
@@ -36,6 +53,15 @@ async def ensure_admin(store: Store, clock: Clock) -> ApiKey | None:
             now=now,
             expires=now + timedelta(seconds=KEY_TTL_S),
         )
-        return key
+        return True
 
-    return await store.write(work)
+    # Another process of the same server may have come first.
+    if await store.write(work):
+        return key
+    await in_thread(path.unlink)
+    return None
+
+
+def _keep(path: Path, key: ApiKey) -> None:
+    with published(path) as stream:
+        stream.write(key.text.encode("ascii") + b"\n")

@@ -197,7 +197,7 @@ async def serve(
     with listening:
         config = config.settled(listening.getsockname()[1])
         async with open_context(config, folder, clock=clock) as context:
-            first_key = await ensure_admin(context.store, context.clock)
+            first_key = await ensure_admin(context.store, context.clock, folder)
             web = _web_server(make_application(context), config)
 
             async def end() -> None:
