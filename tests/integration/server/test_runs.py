@@ -308,7 +308,7 @@ def test_a_priority_above_the_usual_needs_who_manages_the_project(server: Runnin
 
 
 def test_projects_of_one_name_are_numbered(client: httpx.Client) -> None:
-    long = "a very long name of a repository, and that goes on " + name()
+    long = "a-repository-with-a-very-long-name-that-goes-on-" + name()
     names = []
     for _ in range(3):
         context = {"bencher.dev/v0/repo/name": long, "bencher.dev/v0/testbed/fingerprint": name("m")}
