@@ -75,6 +75,7 @@ if TYPE_CHECKING:
 _HELLO_WITHIN_S = 30.0
 _ASK_AGAIN_S = 900.0
 _PAUSE_S = 1.0
+_SEEN_EVERY_S = 30.0
 _log = structlog.get_logger(__name__)
 
 
@@ -92,6 +93,7 @@ class OwnSession:
         self._held: dict[UUID, LeaseHolder] = {}
         self._wanting: Wanting | None = None
         self._sent = 0
+        self._seen_s = context.clock.monotonic_s()
         self._claim = anyio.CancelScope()
         self._wants = anyio.Event()
         self._doubtful: dict[UUID, None] = {}
@@ -241,6 +243,10 @@ class OwnSession:
 
     async def _alive(self, message: StillAlive) -> Body:
         moved = await self._desk.heartbeat({held.job: self._holder(held.lease) for held in message.jobs})
+        now_s = self._context.clock.monotonic_s()
+        if now_s - self._seen_s >= _SEEN_EVERY_S:
+            self._seen_s = now_s
+            await self._desk.seen(self._runner.id, connected=False)
         lost = tuple(held for held in message.jobs if not _is_held(moved[held.job]))
         for held in lost:
             self._release(held.job, held.lease)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from metalmark.server.context import ServerContext
 
 _TOUCH_EVERY_S = 10.0
+_SEEN_EVERY_S = 30.0
 _TRIES = 5
 _TRY_AGAIN_S = 0.5
 _log = structlog.get_logger(__name__)
@@ -61,6 +62,7 @@ class PublicSession:
         self._wire = wire
         self._desk = JobDesk(context)
         self._changed = False
+        self._seen_s = 0.0
 
     @property
     def runner_id(self) -> UUID:
@@ -87,13 +89,26 @@ class PublicSession:
     async def run(self) -> None:
         """Serve the connection until it is over."""
         try:
+            await self._seen(connected=True)
             while True:
                 ready = await self._idle()
+                await self._seen()
                 claimed = await self._polling(ready)
                 if claimed is not None:
                     await self._executing(claimed)
         except Gone:
             return
+
+    async def _seen(self, *, connected: bool = False) -> None:
+        """Keep that the runner is there, now and then."""
+        now_s = self._context.clock.monotonic_s()
+        if not connected and now_s - self._seen_s < _SEEN_EVERY_S:
+            return
+        self._seen_s = now_s
+        try:
+            await self._desk.seen(self._runner.id, connected=connected)
+        except StoreUnavailable as error:
+            _log.warning("sign of life not kept", runner=str(self._runner.id), error=str(error))
 
     async def _idle(self) -> RunnerReady:
         while True:
@@ -225,6 +240,7 @@ class PublicSession:
                 touched_s = clock.monotonic_s()
                 if over:
                     return
+                await self._seen()
 
     @property
     def _pace_s(self) -> float:

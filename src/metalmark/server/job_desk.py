@@ -18,10 +18,14 @@ from metalmark.store import (
     JobRecord,
     LeaseHolder,
     Moved,
+    Notice,
+    NoticeKind,
     StoredOutput,
+    announce,
     expire_job,
     find_job,
     move_job,
+    note_heartbeat,
     record_phase,
     return_claim,
     set_report_times,
@@ -60,6 +64,17 @@ class JobDesk:
     def lease_s(self) -> float:
         """How long a lease lasts after its holder's last sign of life."""
         return self._context.config.jobs.heartbeat_timeout_s
+
+    async def seen(self, runner: UUID, *, connected: bool) -> None:
+        """Keep that a runner gave a sign of life; one that connects is told to the other processes of this server."""
+        now = self._context.clock.now()
+
+        async def work(connection: Connection) -> None:
+            await note_heartbeat(connection, runner_id=runner, now=now)
+            if connected:
+                announce(connection, Notice(kind=NoticeKind.RUNNER_CHANGED, subject=runner))
+
+        await self._context.store.write(work)
 
     async def read(self, job: UUID) -> JobRecord | None:
         """Return a job as it is now."""

@@ -16,7 +16,16 @@ from uuid import UUID
 import anyio
 
 from metalmark.model import NotFound
-from metalmark.store import ChunkRecord, JobRecord, NoticeKind, OutputStream, Subscription, find_job, read_output
+from metalmark.store import (
+    ChunkRecord,
+    JobRecord,
+    NoticeKind,
+    OutputStream,
+    Subscription,
+    find_job,
+    lease_of_output,
+    read_output,
+)
 from metalmark.wire import EndEvent, JobOutput, OutputEvent
 
 if TYPE_CHECKING:
@@ -95,8 +104,8 @@ class OutputFollower:
         async with self._context.store.read() as connection:
             job = await find_job(connection, self._job)
             chunks = await read_output(connection, job=self._job, offset=self._offset, most=BATCH)
-            if chunks and chunks[0].lease != self._lease and self._offset:
-                # The offset was one of an older lease.
+            if self._offset and await lease_of_output(connection, self._job) not in (None, self._lease):
+                # The offset was one of an older lease, whose output is gone.
                 chunks = await read_output(connection, job=self._job, offset=0, most=BATCH)
         return job, chunks
 

@@ -9,6 +9,9 @@ import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
 from metalmark.model import Conflict, InputError, TooLarge
 from metalmark.server.job_desk import output_key
 from metalmark.store import BlobFacts, Blobs, JobRecord
@@ -76,7 +79,7 @@ async def take_in(blobs: Blobs, upload: Upload, offset: int, body: AsyncIterator
         return arrived
     if offset != arrived:
         raise Conflict(f"{arrived} bytes have arrived", field="offset", hint="go on from there")
-    async for part in _in_parts(body, upload.size_bytes - arrived):
+    async for part in _in_parts(body, upload.size_bytes - arrived, announced=upload.size_bytes):
         await blobs.put(f"{upload.folder}/{arrived:016d}", part, durable=False)
         arrived += len(part)
     if arrived == upload.size_bytes:
@@ -84,16 +87,22 @@ async def take_in(blobs: Blobs, upload: Upload, offset: int, body: AsyncIterator
     return arrived
 
 
-async def _in_parts(body: AsyncIterator[bytes], room: int) -> AsyncIterator[bytes]:
+async def _in_parts(body: AsyncIterator[bytes], room: int, *, announced: int) -> AsyncIterator[bytes]:
     pending = bytearray()
-    async for piece in body:
-        room -= len(piece)
-        if room < 0:
-            raise TooLarge("the upload", len(piece) + room, hint="it is longer than it was announced")
-        pending += piece
-        if len(pending) >= PART_BYTES:
+    try:
+        async for piece in body:
+            room -= len(piece)
+            if room < 0:
+                raise TooLarge("the upload", announced, hint="it is longer than it was announced")
+            pending += piece
+            if len(pending) >= PART_BYTES:
+                yield bytes(pending)
+                pending.clear()
+    except (ClientDisconnect, HTTPException):
+        # The connection broke, or brought nothing more in time: what came is kept, and the rest may come later.
+        if pending:
             yield bytes(pending)
-            pending.clear()
+        raise
     if pending:
         yield bytes(pending)
 
