@@ -18,7 +18,15 @@ _SQLITE_INDEX = re.compile(r"constraint failed: index '(.+)'")
 _SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _SQLITE_FULL = frozenset({sqlite3.SQLITE_FULL})
 _SQLITE_AWAY = frozenset(
-    {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM}
+    {
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    }
 )
 # SQLSTATE: serialization failure, deadlock.
 _POSTGRESQL_AGAIN = frozenset({"40001", "40P01"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import anyio
 import psycopg
 from sqlalchemy import URL, bindparam, event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from metalmark.model import StoreAway, StoreBusy
@@ -63,10 +64,7 @@ class PostgresqlEngine:
             connect_args=self._arguments,
         )
 
-        @event.listens_for(self._engine.sync_engine, "handle_error")
-        def on_error(context: object) -> None:
-            # Without this one dead connection makes the pool forget all of the others, which work.
-            setattr(context, "invalidate_pool_on_disconnect", True)  # noqa: B010 - the attribute is the interface
+        event.listen(self._engine.sync_engine, "checkout", _refuse_when_cut)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -75,9 +73,11 @@ class PostgresqlEngine:
         Raises:
             StoreAway: The database cannot be reached.
         """
+        # Before the task group, out of which its error would come wrapped.
+        connection = await self._connect_listener()
         try:
             async with anyio.create_task_group() as tasks:
-                await tasks.start(self._listen_always)
+                tasks.start_soon(self._listen_always, connection)
                 yield
                 tasks.cancel_scope.cancel()
         finally:
@@ -92,10 +92,7 @@ class PostgresqlEngine:
 
     @asynccontextmanager
     async def _begun(self, isolation: str, *, readonly: bool) -> AsyncIterator[AsyncConnection]:
-        """Give a connection in a transaction that is rolled back at the end, unless it was committed.
-
-        A connection of the pool may have died since it was last used. Nothing was done on it yet, so another is taken.
-        """
+        """Give a connection in a transaction that is rolled back at the end, unless it was committed."""
         connection = await self._start(isolation, readonly=readonly)
         try:
             yield connection
@@ -104,20 +101,16 @@ class PostgresqlEngine:
                 await connection.close()
 
     async def _start(self, isolation: str, *, readonly: bool) -> AsyncConnection:
-        for tries_left in range(self._pace.connections, -1, -1):
-            connection = self._engine.connect()
-            # One that cannot be made leaves nothing to close.
-            await connection.start()
-            try:
-                await connection.execution_options(isolation_level=isolation, postgresql_readonly=readonly)
-                await connection.begin()
-            except DBAPIError as error:
-                await connection.close()
-                if not tries_left or not was_cut_off(error):
-                    raise
-            else:
-                return connection
-        raise StoreAway("the database cannot be reached")
+        connection = self._engine.connect()
+        # One that cannot be made leaves nothing to close.
+        await connection.start()
+        try:
+            await connection.execution_options(isolation_level=isolation, postgresql_readonly=readonly)
+            await connection.begin()
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
     async def write(self, work: Callable[[AsyncConnection], Awaitable[T]], isolation: Isolation) -> T:
         """Carry out a work in a transaction of its own, again when others got in its way."""
@@ -148,10 +141,9 @@ class PostgresqlEngine:
         most_s = min(_RETRY_MOST_S, _RETRY_S * 2**tried)
         await sleep_s(random.uniform(0, most_s))  # noqa: S311 - keeps writes from meeting again, hides nothing
 
-    async def _listen_always(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    async def _listen_always(self, first: _Listener) -> None:
         """Deliver notices of all processes, over one connection after the other."""
-        connection: _Listener | None = await self._connect_listener()
-        task_status.started()
+        connection: _Listener | None = first
         while True:
             try:
                 if connection is None:
@@ -186,6 +178,18 @@ class PostgresqlEngine:
                     self._notices.deliver([notice])
             with anyio.fail_after(self._pace.connect_s):
                 await connection.execute("SELECT 1")
+
+
+def _refuse_when_cut(connection: Any, _record: object, _proxy: object) -> None:  # noqa: ANN401 - the driver's
+    """Keep a connection from being used that the server has ended since it was last used.
+
+    There is nothing to read on an idle connection but the news that it is over. This asks the system only; asking the
+    server would make every transaction a round trip longer.
+    """
+    poll = select.poll()
+    poll.register(connection.driver_connection.fileno(), select.POLLIN | select.POLLRDHUP)
+    if poll.poll(0):
+        raise InvalidatePoolError
 
 
 async def _notify(connection: AsyncConnection) -> None:

@@ -35,6 +35,8 @@ class _Write:
     """A write that waits, runs, or has an outcome."""
 
     work: Callable[[AsyncConnection], Awaitable[Any]]
+    begun: anyio.Event = field(default_factory=anyio.Event)
+    """It has its turn: what becomes of it is not the caller's to say any more."""
     done: anyio.Event = field(default_factory=anyio.Event)
     result: Any = None
     error: BaseException | None = None
@@ -42,6 +44,7 @@ class _Write:
 
     def fail(self, error: BaseException) -> None:
         self.error = error
+        self.begun.set()
         self.done.set()
 
 
@@ -136,10 +139,12 @@ class SqliteEngine:
         self._queue.append(item)
         self._wake.set()
         try:
-            with anyio.fail_after(self._pace.write_s):
-                await item.done.wait()
-        except TimeoutError:
-            raise StoreBusy("the write did not get its turn in time") from None
+            with anyio.move_on_after(self._pace.write_s):
+                await item.begun.wait()
+            if not item.begun.is_set():
+                raise StoreBusy("the write did not get its turn in time")
+            # From here on only the outcome tells whether it took place. Each of its steps has a deadline.
+            await item.done.wait()
         finally:
             item.abandoned = True
         if item.error is not None:
@@ -173,15 +178,17 @@ class SqliteEngine:
         while self._queue and len(group) < _GROUP_MOST:
             item = self._queue.popleft()
             if not item.abandoned:
+                item.begun.set()
                 group.append(item)
         return group
 
     async def _carry_out(self, connection: AsyncConnection | None, group: list[_Write]) -> AsyncConnection | None:
         """Carry out a group, and return the connection to go on with, if it is of further use."""
+        spoilers: list[_Write] = []
         try:
             if connection is None:
                 connection = await self._writing.connect()
-            await self._try_group(connection, group)
+            await self._try_group(connection, group, spoilers)
         except anyio.get_cancelled_exc_class():
             for item in group:
                 item.fail(StoreAway("the database was closed"))
@@ -189,25 +196,25 @@ class SqliteEngine:
         except Exception as error:  # noqa: BLE001 - each waiting write is told, and the writer lives on
             if connection is not None:
                 await _discard(connection)
+            # One whose own work ended the transaction takes the error with it. Otherwise it was the beginning or the
+            # commit that failed, for all of them.
             unfinished = [item for item in group if not item.done.is_set()]
-            if len(group) == 1 or not unfinished:
-                for item in unfinished:
-                    item.fail(meaning_of(error) or error)
-                return None
-            # One spoiled it for all: alone, each has what is its own.
-            again: AsyncConnection | None = None
-            for item in unfinished:
-                again = await self._carry_out(again, [item])
-            return again
+            for item in spoilers or unfinished:
+                item.fail(meaning_of(error) or error)
+            rest = [item for item in unfinished if not item.done.is_set()]
+            return await self._carry_out(None, rest) if rest else None
         return connection
 
-    async def _try_group(self, connection: AsyncConnection, group: list[_Write]) -> None:
+    async def _try_group(self, connection: AsyncConnection, group: list[_Write], spoilers: list[_Write]) -> None:
+        """Carry out a group in one transaction; a work that ended it as a whole is added to the spoilers."""
         take_announced(connection)
         notices: list[Notice] = []
         done: list[_Write] = []
         async with connection.begin():
             for item in group:
+                spoilers.append(item)
                 error = await self._try_one(connection, item, alone=len(group) == 1)
+                spoilers.remove(item)
                 announced = take_announced(connection)
                 if error is None:
                     done.append(item)
@@ -219,18 +226,19 @@ class SqliteEngine:
         self._notices.deliver(notices)
 
     async def _try_one(self, connection: AsyncConnection, item: _Write, *, alone: bool) -> BaseException | None:
-        """Carry out one work under a savepoint; return its error when the transaction can go on without it."""
+        """Carry out one work; return its error when the transaction can go on without it."""
+        savepoint = None if alone else await connection.begin_nested()
         try:
             with anyio.fail_after(self._pace.write_s):
-                if alone:
-                    item.result = await item.work(connection)
-                else:
-                    async with connection.begin_nested():
-                        item.result = await item.work(connection)
+                item.result = await item.work(connection)
         except Exception as error:
-            if alone or ended_transaction(error) or isinstance(error, TimeoutError):
+            # A savepoint is gone with its transaction, and a work that was cut short may have left anything.
+            if savepoint is None or ended_transaction(error) or isinstance(error, TimeoutError):
                 raise
+            await savepoint.rollback()
             return meaning_of(error) or error
+        if savepoint is not None:
+            await savepoint.commit()
         return None
 
 
