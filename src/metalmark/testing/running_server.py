@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import anyio
 import httpx
+import structlog
 from anyio.from_thread import BlockingPortal
 
 from metalmark.server import ServerConfig, ServerContext, Started, serve
@@ -93,6 +94,16 @@ def running_server(
         MetalmarkError: It cannot start.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not structlog.is_configured():
+        # The default shows variables of every frame of an error, which takes seconds for a deep one.
+        structlog.configure(
+            processors=[
+                structlog.contextvars.merge_contextvars,
+                structlog.processors.add_log_level,
+                structlog.processors.format_exc_info,
+                structlog.processors.KeyValueRenderer(),
+            ]
+        )
     config = configuration(database=database, storage=storage, settings=settings)
     ready: Future[tuple[Started, BlockingPortal, anyio.Event]] = Future()
 

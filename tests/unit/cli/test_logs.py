@@ -50,3 +50,21 @@ def test_lines_are_json_on_stderr_and_lower_levels_are_dropped(monkeypatch: pyte
     event = json.loads(line)
     assert (event["event"], event["level"], event["box"]) == ("heard", "warning", "run-1")
     assert "ValueError: inside" in event["exception"]
+
+
+def test_an_error_on_a_terminal_shows_no_values_of_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    set_up_logging(Verbosity.WARNING)
+
+    def fail(key: str) -> int:
+        return int(key[:1])
+
+    secret = "-".join(("x", "secret", "key"))
+    try:
+        fail(secret)
+    except ValueError as error:
+        structlog.get_logger("test").error("failed", exc_info=error)
+    assert "ValueError" in stream.getvalue()
+    assert "x-secret-key" not in stream.getvalue()
