@@ -111,8 +111,8 @@ def connection_settings(
         environment=environment,
         configured=configured.key_file,
     )
-    if credential is not None and credential.source in ("--key", "--token"):
-        warn(f"everybody on this machine can read what stands after {credential.source}; use --key-file")
+    if credential is not None and credential.exposed:
+        warn(credential.exposed)
     if credential is not None and address.scheme == "http" and not address.is_local:
         warn(f"the key goes to {address} without encryption; use https://")
     if given["insecure_host"]:

@@ -71,5 +71,12 @@ class ServerAddress:
             return False
 
     def url(self, *segments: str) -> str:
-        """Return the URL of a path below ``/v0``; each segment is quoted, so that none can become two."""
+        """Return the URL of a path below ``/v0``; each segment is quoted, so that none can become two.
+
+        Raises:
+            InputError: A segment is empty, ``.`` or ``..``, which would name another path than was meant.
+        """
+        for segment in segments:
+            if segment in ("", ".", ".."):
+                raise InputError("a name", segment, "nothing is called that", hint="give a slug or UUID")
         return "/".join((str(self), "v0", *(quote(segment, safe="") for segment in segments)))

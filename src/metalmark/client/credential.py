@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ CREDENTIAL_NAME = "metalmark-api-key"
 """File name of the key below ``$CREDENTIALS_DIRECTORY``, as in systemd's ``LoadCredential=metalmark-api-key:…``."""
 
 _HIDDEN = "***"
+_IN_COMMAND = "everybody on this machine can read what stands after {}; use --key-file"
 _LONGEST = 64 * 1024
 _KEY = re.compile(r"bencher_(user|run|runner)_[0-9A-Za-z]{30}")
 _TOKEN = re.compile(r"[0-9A-Za-z_-]+\.[0-9A-Za-z_-]+\.[0-9A-Za-z_-]+")
@@ -37,6 +40,8 @@ class Credential:
     secret: str = field(repr=False)
     source: str
     """Where it was found, in words."""
+    exposed: str = ""
+    """Who else can read it there, in words; empty when nobody can who should not."""
 
     @property
     def header(self) -> str:
@@ -44,8 +49,13 @@ class Credential:
         return f"Bearer {self.secret}"
 
 
-def parse_key(text: str, *, source: str) -> Credential:
+def parse_key(text: str, *, source: str, exposed: str = "") -> Credential:
     """Read the key of a user or of a project.
+
+    Args:
+        text: The key, perhaps with white space around it.
+        source: Where it was found, in words.
+        exposed: Who else can read it there.
 
     Raises:
         InputError: It is none. The text is not repeated.
@@ -59,11 +69,16 @@ def parse_key(text: str, *, source: str) -> Credential:
         raise InputError(
             source, _HIDDEN, "this is the key of a runner, which opens nothing but its channel", hint="use a user's key"
         )
-    return Credential(kind=CredentialKind(f"bencher_{match[1]}_"), secret=key, source=source)
+    return Credential(kind=CredentialKind(f"bencher_{match[1]}_"), secret=key, source=source, exposed=exposed)
 
 
-def parse_token(text: str, *, source: str) -> Credential:
+def parse_token(text: str, *, source: str, exposed: str = "") -> Credential:
     """Read a JSON web token.
+
+    Args:
+        text: The token, perhaps with white space around it.
+        source: Where it was found, in words.
+        exposed: Who else can read it there.
 
     Raises:
         InputError: It is none. The text is not repeated.
@@ -72,7 +87,7 @@ def parse_token(text: str, *, source: str) -> Credential:
     if not _TOKEN.fullmatch(token):
         hint = "a key is given with --key-file" if _KEY.fullmatch(token) else "copy the whole token, without quotes"
         raise InputError(source, _HIDDEN, "this is no token", hint=hint)
-    return Credential(kind=CredentialKind.TOKEN, secret=token, source=source)
+    return Credential(kind=CredentialKind.TOKEN, secret=token, source=source, exposed=exposed)
 
 
 def read_key_file(path: Path, *, source: str) -> Credential:
@@ -81,17 +96,22 @@ def read_key_file(path: Path, *, source: str) -> Credential:
     Raises:
         InputError: It cannot be read, or holds neither.
     """
+    exposed = ""
     try:
         if str(path) == "-":
             text = sys.stdin.read(_LONGEST)
         else:
             with path.open("rb") as stream:
                 text = stream.read(_LONGEST).decode("ascii", errors="replace")
+                mode = os.fstat(stream.fileno()).st_mode
+            # What is no regular file, like the pipe of a shell's <(…), is gone with who made it.
+            if stat.S_ISREG(mode) and mode & 0o044:
+                exposed = f"other users can read {path}; take that from them with chmod 600"
     except OSError as error:
         raise InputError(source, str(path), error.strerror or "it cannot be read") from None
     if _TOKEN.fullmatch(text.strip()):
-        return parse_token(text, source=f"{source} {path}")
-    return parse_key(text, source=f"{source} {path}")
+        return parse_token(text, source=f"{source} {path}", exposed=exposed)
+    return parse_key(text, source=f"{source} {path}", exposed=exposed)
 
 
 def find_credential(
@@ -119,9 +139,9 @@ def find_credential(
     if len(flags) > 1:
         raise InputError(flags[0], _HIDDEN, f"{flags[1]} is given too", hint="give one of them")
     if key:
-        return parse_key(key, source="--key")
+        return parse_key(key, source="--key", exposed=_IN_COMMAND.format("--key"))
     if token:
-        return parse_token(token, source="--token")
+        return parse_token(token, source="--token", exposed=_IN_COMMAND.format("--token"))
     if key_file is not None:
         return read_key_file(key_file, source="--key-file")
     return _of_environment(environment) or (

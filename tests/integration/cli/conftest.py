@@ -51,6 +51,7 @@ def command_line(
         monkeypatch.delenv(name)
     key = tmp_path / "admin-key"
     key.write_text(running.admin_key)
+    key.chmod(0o600)
     monkeypatch.setenv("METALMARK_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("METALMARK_HOST", running.url)
     monkeypatch.setenv("METALMARK_API_KEY_FILE", str(key))

@@ -85,6 +85,10 @@ def test_job_is_followed_to_its_end(command_line: CommandLine, runner: PublicRun
     with pytest.raises(RequestRefused) as caught:
         command_line.run("job", "cancel", project, job)
     assert caught.value.status == 409
+    [report] = command_line.json("report", "list", project, "--branch", "main", "--start-time", "2026-01-31")
+    assert (report["job"], report["testbed"]["slug"]) == (job, "vm")
+    assert command_line.json("report", "view", project, report["uuid"])["uuid"] == report["uuid"]
+    assert command_line.json("report", "list", project, "--end-time", "2026-01-30") == []
 
 
 def test_pending_job_is_canceled_and_done_once_more(

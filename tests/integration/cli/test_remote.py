@@ -27,6 +27,7 @@ def environment(running: RunningServer, tmp_path: Path) -> dict[str, str]:
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     (credentials / "metalmark-api-key").write_text(f"{running.admin_key}\n")
+    (credentials / "metalmark-api-key").chmod(0o400)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("METALMARK_", "BENCHER_"))}
     return {
         **kept,

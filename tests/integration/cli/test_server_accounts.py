@@ -56,6 +56,7 @@ def test_sign_up_make_a_key_and_use_it(command_line: CommandLine, token_of: Mail
     assert caught.value.status == 403
     signed_in = cli.folder / "session"
     signed_in.write_text(session["token"])
+    signed_in.chmod(0o600)
     cli.run("key", "revoke", "ada-lovelace", key["uuid"], "--key-file", str(signed_in))
     revoked = cli.json("key", "list", "ada-lovelace", "--revoked", "--key-file", str(signed_in))
     assert [each["uuid"] for each in revoked] == [key["uuid"]]

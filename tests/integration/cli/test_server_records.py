@@ -19,6 +19,7 @@ def test_what_a_server_says_of_itself(command_line: CommandLine) -> None:
     assert command_line.json("server", "config", "console")["url"]
     assert "secret_key" in command_line.json("server", "config", "view")["security"]
     assert command_line.json("server", "stats")["users"]
+    assert command_line.json("server", "backup")["created"]
     assert "/v0/runners" in command_line.json("server", "spec")["paths"]
     out, _ = command_line.run("server", "config", "view")
     assert re.search(r"^server\.bind_address  +127\.0\.0\.1", out, re.MULTILINE)

@@ -84,6 +84,16 @@ def test_file_that_is_not_there_or_holds_no_key(tmp_path: Path) -> None:
         find_credential(key_file=tmp_path / "file", environment={})
 
 
+@pytest.mark.parametrize(("mode", "exposed"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_file_that_others_can_read_is_noticed(tmp_path: Path, mode: int, exposed: bool) -> None:
+    path = tmp_path / "key"
+    path.write_text(USER)
+    path.chmod(mode)
+    found = find_credential(key_file=path, environment={})
+    assert found is not None
+    assert ("chmod 600" in found.exposed) is exposed
+
+
 def test_key_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{JWT}\n"))
     found = find_credential(key_file=Path("-"), environment={})
