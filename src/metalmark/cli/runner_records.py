@@ -66,7 +66,7 @@ async def list_runners(
 async def create_runner(server: ServerSession, *, name: Name, slug: Slug = None, save_key: SaveKey = None) -> View:
     """Add a runner and show its key, this once. Needs an administrator.
 
-    The machine connects with `metalmark runner up` and this key. Give the runner a spec with `runner spec add` before.
+    The program on the machine connects with this key. What it may take is said with `metalmark runner spec add`.
     """
     with SecretFile(save_key) as file:
         answer = await server.call("POST", "runners", body=only_given({"name": name, "slug": slug}))

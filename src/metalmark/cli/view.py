@@ -171,10 +171,8 @@ def _write_table(view: View) -> None:
 
     terminal = sys.stdout.isatty()
     text = StringIO()
-    # A program that reads a table reads it by lines, so nothing is folded for it.
-    console = Console(
-        file=text, highlight=False, force_terminal=terminal, width=None if terminal else _WIDE, no_color=not terminal
-    )
+    # A row is a line, for programs that read lines and for people who copy an identifier: nothing is folded.
+    console = Console(file=text, highlight=False, force_terminal=terminal, width=_WIDE, no_color=not terminal)
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(view.header))
     for title in view.header or ("", ""):
         table.add_column(title, overflow="fold")
