@@ -19,16 +19,27 @@ from metalmark.store.columns import Document, Identifier, Instant, Words
 def upgrade(op: Operations) -> None:
     """Take the step."""
     _audit_log(op)
+    _indexes_of_audit_log(op)
     _organizations(op)
+    _indexes_of_organizations(op)
     _signing_secrets(op)
+    _indexes_of_signing_secrets(op)
     _users(op)
+    _indexes_of_users(op)
     _invites(op)
+    _indexes_of_invites(op)
     _organization_roles(op)
+    _indexes_of_organization_roles(op)
     _projects(op)
+    _indexes_of_projects(op)
     _tokens(op)
+    _indexes_of_tokens(op)
     _user_keys(op)
+    _indexes_of_user_keys(op)
     _project_keys(op)
+    _indexes_of_project_keys(op)
     _project_roles(op)
+    _indexes_of_project_roles(op)
 
 
 def _audit_log(op: Operations) -> None:
@@ -47,6 +58,9 @@ def _audit_log(op: Operations) -> None:
         Column("details", Document(), nullable=True),
         PrimaryKeyConstraint("id", name="pk_audit_log"),
     )
+
+
+def _indexes_of_audit_log(op: Operations) -> None:
     op.create_index("ix_audit_log_by_time", "audit_log", ["at"], unique=False)
     op.create_index("ix_audit_log_of_actor", "audit_log", ["actor_id", "at"], unique=False)
     op.create_index("ix_audit_log_of_subject", "audit_log", ["subject_id", "at"], unique=False)
@@ -64,6 +78,9 @@ def _organizations(op: Operations) -> None:
         PrimaryKeyConstraint("id", name="pk_organizations"),
         UniqueConstraint("slug", name="uq_organizations_slug"),
     )
+
+
+def _indexes_of_organizations(op: Operations) -> None:
     op.create_index("ix_organizations_by_name", "organizations", ["name", "slug", "deleted"], unique=False)
 
 
@@ -77,6 +94,9 @@ def _signing_secrets(op: Operations) -> None:
         Column("retired", Instant(), nullable=True),
         PrimaryKeyConstraint("id", name="pk_signing_secrets"),
     )
+
+
+def _indexes_of_signing_secrets(op: Operations) -> None:
     op.create_index("ix_signing_secrets_by_purpose", "signing_secrets", ["purpose", "created"], unique=False)
 
 
@@ -95,6 +115,9 @@ def _users(op: Operations) -> None:
         UniqueConstraint("email", name="uq_users_email"),
         UniqueConstraint("slug", name="uq_users_slug"),
     )
+
+
+def _indexes_of_users(op: Operations) -> None:
     op.create_index("ix_users_by_name", "users", ["name", "slug"], unique=False)
 
 
@@ -115,6 +138,9 @@ def _invites(op: Operations) -> None:
         ),
         PrimaryKeyConstraint("id", name="pk_invites"),
     )
+
+
+def _indexes_of_invites(op: Operations) -> None:
     op.create_index("ix_invites_of_email", "invites", ["email", "created"], unique=False)
     op.create_index("ix_invites_of_inviter", "invites", ["inviter_id"], unique=False)
     op.create_index("ix_invites_of_organization", "invites", ["organization_id", "created"], unique=False)
@@ -134,6 +160,9 @@ def _organization_roles(op: Operations) -> None:
         ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_organization_roles_user_id", ondelete="CASCADE"),
         PrimaryKeyConstraint("organization_id", "user_id", name="pk_organization_roles"),
     )
+
+
+def _indexes_of_organization_roles(op: Operations) -> None:
     op.create_index("ix_organization_roles_of_user", "organization_roles", ["user_id"], unique=False)
 
 
@@ -156,6 +185,9 @@ def _projects(op: Operations) -> None:
         UniqueConstraint("organization_id", "name", name="uq_projects_organization_id_name"),
         UniqueConstraint("slug", name="uq_projects_slug"),
     )
+
+
+def _indexes_of_projects(op: Operations) -> None:
     op.create_index("ix_projects_by_name", "projects", ["name", "slug", "deleted", "visibility"], unique=False)
 
 
@@ -174,6 +206,9 @@ def _tokens(op: Operations) -> None:
         PrimaryKeyConstraint("id", name="pk_tokens"),
         UniqueConstraint("hash", name="uq_tokens_hash"),
     )
+
+
+def _indexes_of_tokens(op: Operations) -> None:
     op.create_index("ix_tokens_by_name", "tokens", ["user_id", "name", "id"], unique=False)
 
 
@@ -192,6 +227,9 @@ def _user_keys(op: Operations) -> None:
         PrimaryKeyConstraint("id", name="pk_user_keys"),
         UniqueConstraint("hash", name="uq_user_keys_hash"),
     )
+
+
+def _indexes_of_user_keys(op: Operations) -> None:
     op.create_index("ix_user_keys_by_name", "user_keys", ["user_id", "name", "id"], unique=False)
 
 
@@ -212,6 +250,9 @@ def _project_keys(op: Operations) -> None:
         PrimaryKeyConstraint("id", name="pk_project_keys"),
         UniqueConstraint("hash", name="uq_project_keys_hash"),
     )
+
+
+def _indexes_of_project_keys(op: Operations) -> None:
     op.create_index("ix_project_keys_by_name", "project_keys", ["project_id", "name", "id"], unique=False)
     op.create_index("ix_project_keys_of_creator", "project_keys", ["creator_id"], unique=False)
 
@@ -228,4 +269,7 @@ def _project_roles(op: Operations) -> None:
         ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_project_roles_user_id", ondelete="CASCADE"),
         PrimaryKeyConstraint("project_id", "user_id", name="pk_project_roles"),
     )
+
+
+def _indexes_of_project_roles(op: Operations) -> None:
     op.create_index("ix_project_roles_of_user", "project_roles", ["user_id"], unique=False)

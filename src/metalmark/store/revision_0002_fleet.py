@@ -21,9 +21,12 @@ from metalmark.store.columns import Document, Identifier, Instant, Words
 def upgrade(op: Operations) -> None:
     """Take the step."""
     _runners(op)
+    _indexes_of_runners(op)
     _specs(op)
+    _indexes_of_specs(op)
     _runner_capabilities(op)
     _runner_specs(op)
+    _indexes_of_runner_specs(op)
 
 
 def _runners(op: Operations) -> None:
@@ -42,6 +45,9 @@ def _runners(op: Operations) -> None:
         UniqueConstraint("key_hash", name="uq_runners_key_hash"),
         UniqueConstraint("slug", name="uq_runners_slug"),
     )
+
+
+def _indexes_of_runners(op: Operations) -> None:
     op.create_index("ix_runners_by_creation", "runners", ["created", "id"], unique=False)
     op.create_index("ix_runners_by_name", "runners", ["name", "slug", "archived"], unique=False)
 
@@ -67,6 +73,9 @@ def _specs(op: Operations) -> None:
         PrimaryKeyConstraint("id", name="pk_specs"),
         UniqueConstraint("slug", name="uq_specs_slug"),
     )
+
+
+def _indexes_of_specs(op: Operations) -> None:
     op.create_index("ix_specs_by_creation", "specs", ["created", "id"], unique=False)
     op.create_index("ix_specs_by_name", "specs", ["name", "slug", "archived"], unique=False)
     op.create_index(
@@ -105,4 +114,7 @@ def _runner_specs(op: Operations) -> None:
         ForeignKeyConstraint(["spec_id"], ["specs.id"], name="fk_runner_specs_spec_id", ondelete="RESTRICT"),
         PrimaryKeyConstraint("runner_id", "spec_id", name="pk_runner_specs"),
     )
+
+
+def _indexes_of_runner_specs(op: Operations) -> None:
     op.create_index("ix_runner_specs_of_spec", "runner_specs", ["spec_id"], unique=False)

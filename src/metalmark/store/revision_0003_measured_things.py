@@ -12,10 +12,15 @@ def upgrade(op: Operations) -> None:
     """Take the step."""
     _branches(op)
     _testbeds(op)
+    _indexes_of_testbeds(op)
     _versions(op)
+    _indexes_of_versions(op)
     _heads(op)
+    _indexes_of_heads(op)
     _head_versions(op)
+    _indexes_of_head_versions(op)
     _reports(op)
+    _indexes_of_reports(op)
 
 
 def _branches(op: Operations) -> None:
@@ -52,6 +57,9 @@ def _testbeds(op: Operations) -> None:
         UniqueConstraint("project_id", "name", name="uq_testbeds_project_id_name"),
         UniqueConstraint("project_id", "slug", name="uq_testbeds_project_id_slug"),
     )
+
+
+def _indexes_of_testbeds(op: Operations) -> None:
     op.create_index("ix_testbeds_of_spec", "testbeds", ["spec_id"], unique=False)
 
 
@@ -65,6 +73,9 @@ def _versions(op: Operations) -> None:
         ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_versions_project_id", ondelete="CASCADE"),
         PrimaryKeyConstraint("id", name="pk_versions"),
     )
+
+
+def _indexes_of_versions(op: Operations) -> None:
     op.create_index("ix_versions_of_hash", "versions", ["project_id", "hash"], unique=False)
 
 
@@ -84,6 +95,9 @@ def _heads(op: Operations) -> None:
         ),
         PrimaryKeyConstraint("id", name="pk_heads"),
     )
+
+
+def _indexes_of_heads(op: Operations) -> None:
     op.create_index("ix_heads_of_branch", "heads", ["branch_id", "created"], unique=False)
     op.create_index("ix_heads_of_start_head", "heads", ["start_head_id"], unique=False)
     op.create_index("ix_heads_of_start_version", "heads", ["start_version_id"], unique=False)
@@ -106,6 +120,9 @@ def _head_versions(op: Operations) -> None:
         ForeignKeyConstraint(["version_id"], ["versions.id"], name="fk_head_versions_version_id", ondelete="CASCADE"),
         PrimaryKeyConstraint("head_id", "version_id", name="pk_head_versions"),
     )
+
+
+def _indexes_of_head_versions(op: Operations) -> None:
     op.create_index("ix_head_versions_of_version", "head_versions", ["version_id"], unique=False)
 
 
@@ -136,6 +153,9 @@ def _reports(op: Operations) -> None:
         PrimaryKeyConstraint("id", name="pk_reports"),
         UniqueConstraint("project_id", "idempotency_key", name="uq_reports_project_id_idempotency_key"),
     )
+
+
+def _indexes_of_reports(op: Operations) -> None:
     op.create_index(
         "ix_reports_by_time", "reports", ["project_id", "start_time", "end_time", "created", "id"], unique=False
     )

@@ -22,7 +22,9 @@ from metalmark.store.columns import Document, Identifier, Instant, Words
 def upgrade(op: Operations) -> None:
     """Take the step."""
     _jobs(op)
+    _indexes_of_jobs(op)
     _job_events(op)
+    _indexes_of_job_events(op)
     _job_output_chunks(op)
 
 
@@ -73,6 +75,9 @@ def _jobs(op: Operations) -> None:
         ForeignKeyConstraint(["spec_id"], ["specs.id"], name="fk_jobs_spec_id", ondelete="RESTRICT"),
         PrimaryKeyConstraint("id", name="pk_jobs"),
     )
+
+
+def _indexes_of_jobs(op: Operations) -> None:
     op.create_index(
         "ix_jobs_active_lease",
         "jobs",
@@ -170,6 +175,9 @@ def _job_events(op: Operations) -> None:
         ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_job_events_job_id", ondelete="CASCADE"),
         PrimaryKeyConstraint("id", name="pk_job_events"),
     )
+
+
+def _indexes_of_job_events(op: Operations) -> None:
     op.create_index("ix_job_events_of_job", "job_events", ["job_id", "id"], unique=False)
 
 
