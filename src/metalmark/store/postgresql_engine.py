@@ -40,6 +40,7 @@ class PostgresqlEngine:
     def __init__(self, url: URL, pace: Pace, notices: Notices) -> None:
         self._pace = pace
         self._notices = notices
+        self._single_file = anyio.Lock()
         settings = {
             "statement_timeout": round(pace.write_s * 1000),
             "lock_timeout": round(pace.lock_s * 1000),
@@ -119,7 +120,7 @@ class PostgresqlEngine:
             for tried in range(1, self._pace.tries + 1):
                 committing = False
                 try:
-                    async with self._begun(isolation.value, readonly=False) as connection:
+                    async with self._turn(tried, isolation), self._begun(isolation.value, readonly=False) as connection:
                         take_announced(connection)
                         result = await work(connection)
                         await _notify(connection)
@@ -136,6 +137,15 @@ class PostgresqlEngine:
                         raise
                 await self._wait_for_others(tried)
         raise StoreBusy("other writes kept getting in the way of this one")
+
+    @asynccontextmanager
+    async def _turn(self, tried: int, isolation: Isolation) -> AsyncIterator[None]:
+        if tried == 1 or isolation is not Isolation.SERIALIZABLE:
+            yield
+            return
+        # Many that decide by the same rows would keep failing each other: those of this process go in single file.
+        async with self._single_file:
+            yield
 
     async def _wait_for_others(self, tried: int) -> None:
         most_s = min(_RETRY_MOST_S, _RETRY_S * 2**tried)

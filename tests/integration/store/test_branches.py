@@ -356,9 +356,9 @@ async def test_runs_at_once_make_one_branch_and_no_number_twice(history: History
         numbers.append(await history.store.write(work))
 
     async with anyio.create_task_group() as group:
-        for _ in range(12):
+        for _ in range(32):
             group.start_soon(run)
-    assert sorted(numbers) == list(range(12))
+    assert sorted(numbers) == list(range(32))
 
 
 async def test_the_decision_needs_no_branch_at_all(history: History) -> None:
