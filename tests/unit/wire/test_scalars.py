@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -27,6 +27,7 @@ from metalmark.wire import (
     ResourceIdField,
     ResourceNameField,
     SlugField,
+    StrictPatch,
     UrlField,
     UserNameField,
     UuidField,
@@ -43,6 +44,13 @@ class Sample(Body):
     when: DateTimeField | None = None
     uuid: UuidField | None = None
     count: U8 = 0
+
+
+class Change(StrictPatch):
+    clearable: ClassVar[frozenset[str]] = frozenset(("slug",))
+
+    name: ResourceNameField | None = None
+    slug: SlugField | None = None
 
 
 def read(kind: Any, value: object) -> Any:
@@ -64,6 +72,18 @@ def test_a_body_is_read_checked_and_written() -> None:
         when=datetime(2026, 1, 31, 9, 15, tzinfo=UTC),
         uuid=UUID(ANY_UUID),
     )
+
+
+def test_a_change_says_what_it_clears_and_leaves() -> None:
+    assert not Change().clears("slug")
+    assert not Change.model_validate({"slug": "a"}).clears("slug")
+    assert Change.model_validate({"slug": None}).clears("slug")
+
+
+@pytest.mark.parametrize("change", [{"name": None}, {"unknown": 1}, {"name": "a", "slug": 1}, [], None])
+def test_a_change_refuses_what_it_does_not_know_and_null_that_clears_nothing(change: object) -> None:
+    with pytest.raises(ValidationError):
+        Change.model_validate(change)
 
 
 @pytest.mark.parametrize(
