@@ -61,6 +61,7 @@ class ServerSection(Section):
     message_max_bytes: int = Field(64 * MIB, ge=1024, description="The largest message of a runner's channel.")
     output_max_bytes: int = Field(1024 * MIB, ge=1024, description="The largest output of a job that is uploaded.")
     read_timeout_s: float = Field(30, gt=0, description="Seconds within which a request's body has to arrive.")
+    write_timeout_s: float = Field(60, gt=0, description="Seconds that a client may take nothing of what it is sent.")
     stop_timeout_s: float = Field(20, gt=0, description="Seconds that requests under way are given when it stops.")
 
 

@@ -17,9 +17,6 @@ from metalmark.server.config import ServerConfig
 from metalmark.server.config_rules import rule_faults
 
 _PREFIX = "METALMARK_"
-_ELSEWHERE = frozenset(
-    ("METALMARK_HOME", "METALMARK_LOG", "METALMARK_HOST", "METALMARK_API_KEY", "METALMARK_API_TOKEN")
-)
 _MAX_FILE_BYTES = 1024 * 1024
 
 
@@ -134,7 +131,7 @@ class _Gathered:
             if (key := by_variable.get(variable)) is not None:
                 words = [word.strip() for word in value.split(",") if word.strip()]
                 self.put(key.name, words if key.many else value, variable)
-            elif variable.startswith(sections) and variable not in _ELSEWHERE:
+            elif variable.startswith(sections):
                 self.faults.append(Fault(where=variable, why=_near(variable, list(by_variable))))
 
     def nested(self) -> dict[str, object]:

@@ -34,6 +34,10 @@ def operation_name(route: APIRoute) -> str:
     return f"{words}_{min(route.methods or {'get'}).lower()}"
 
 
+RUNNER_SECURITY: dict[str, Any] = {"security": [{"runner": []}]}
+"""What a route that a runner's key opens adds to its operation."""
+
+
 def _calls(dependant: Dependant) -> Iterator[object]:
     yield dependant.call
     for inner in dependant.dependencies:
@@ -56,7 +60,8 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
             response["headers"] = {**response.get("headers", {}), "x-total-count": _TOTAL, "x-request-id": _REQUEST_ID}
     responses["4XX"] = _ERROR_REFERENCE
     responses["5XX"] = _ERROR_REFERENCE
-    operation["security"] = _security(route)
+    # Routes that check a runner's key themselves say so.
+    operation.setdefault("security", _security(route))
 
 
 def openapi_document(application: FastAPI, routers: list[APIRouter]) -> dict[str, Any]:
@@ -91,7 +96,12 @@ def openapi_document(application: FastAPI, routers: list[APIRouter]) -> dict[str
         }
     }
     components["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer", "description": "A session's token, or a key."}
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A session's token, a user's key, a project's key.",
+        },
+        "runner": {"type": "http", "scheme": "bearer", "description": "The key of the runner that the path names."},
     }
     return document
 

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import structlog
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, Response, WebSocket
 
 from metalmark import __version__
-from metalmark.model import MetalmarkError, ServerStopping
+from metalmark.model import InputError, MetalmarkError, ServerStopping
 from metalmark.server.channel_own import OwnSession
 from metalmark.server.channel_public import PublicSession
 from metalmark.server.channel_wire import INTERNAL_ERROR, TRY_AGAIN, ChannelWire
 from metalmark.server.context import CurrentContext
+from metalmark.server.openapi import RUNNER_SECURITY
 from metalmark.server.rate_limits import Limited
 from metalmark.server.runner_credential import runner_of
 from metalmark.wire import SUBPROTOCOL, ResourceIdField
 
 router = APIRouter()
 _log = structlog.get_logger(__name__)
+
+
+@router.get(
+    "/v0/runners/{runner}/channel",
+    status_code=101,
+    response_class=Response,
+    operation_id="runner_channel_get",
+    openapi_extra=RUNNER_SECURITY,
+    responses={101: {"description": "Switching Protocols"}},
+)
+async def channel_without_upgrade(runner: ResourceIdField) -> Response:
+    """Open the channel of a runner: a WebSocket, with the runner's key as the credential.
+
+    A request that asks for no upgrade is refused.
+    """
+    raise InputError("Upgrade", "", f"the channel of {runner} is a WebSocket")
 
 
 @router.websocket("/v0/runners/{runner}/channel")

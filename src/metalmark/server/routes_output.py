@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from metalmark.model import Conflict, JobStatus, NotFound, Permission, TooLarge, TooManyRequests
 from metalmark.server.actor import CurrentActor
 from metalmark.server.context import CurrentContext, ServerContext
+from metalmark.server.openapi import RUNNER_SECURITY
 from metalmark.server.output_stream import OutputFollower
 from metalmark.server.paging import Flag
 from metalmark.server.permission import project_for
@@ -71,7 +72,14 @@ async def _held_job(context: ServerContext, runner: UUID, job_id: UUID, lease: i
     return job
 
 
-@router.put("/v0/runners/{runner}/jobs/{job}/output", operation_id="runner_job_output_put")
+_BYTES = {"requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+@router.put(
+    "/v0/runners/{runner}/jobs/{job}/output",
+    operation_id="runner_job_output_put",
+    openapi_extra={**RUNNER_SECURITY, **_BYTES},
+)
 async def put_output(
     *,
     request: Request,
@@ -104,7 +112,9 @@ async def put_output(
     return UploadBody(offset=arrived, complete=complete)
 
 
-@router.get("/v0/runners/{runner}/jobs/{job}/output", operation_id="runner_job_output_get")
+@router.get(
+    "/v0/runners/{runner}/jobs/{job}/output", operation_id="runner_job_output_get", openapi_extra=RUNNER_SECURITY
+)
 async def get_upload(
     *,
     request: Request,

@@ -95,7 +95,9 @@ async def open_context(
     """
     clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
-        store = await stack.enter_async_context(await Store.open(config.database or default_database(folder)))
+        store = await stack.enter_async_context(
+            await Store.open(config.database or default_database(folder), alone=True)
+        )
         stopping = anyio.Event()
         metrics = Metrics()
 
@@ -152,12 +154,14 @@ class _WebServer(uvicorn.Server):
 
 
 def _web_server(application: FastAPI, config: ServerConfig) -> _WebServer:
-    http = type("Http", (BoundedHttp,), {"head_timeout_s": config.server.read_timeout_s})
+    writing = {"write_timeout_s": config.server.write_timeout_s}
+    http = type("Http", (BoundedHttp,), {"head_timeout_s": config.server.read_timeout_s, **writing})
+    channel = type("Channel", (SocketProtocol,), writing)
     return _WebServer(
         uvicorn.Config(
             application,
             http=http,
-            ws=SocketProtocol,
+            ws=channel,
             ws_max_size=config.server.message_max_bytes,
             ws_per_message_deflate=False,
             lifespan="off",

@@ -45,6 +45,21 @@ def test_a_server_tells_about_itself(tmp_path: Path, database_url: str) -> None:
         assert document["info"]["version"] == "0.6.12"
 
 
+def test_who_is_over_a_rate_limit_is_told_when_to_come_back(tmp_path: Path) -> None:
+    settings = {"limits": {"sign_in_attempts": 3, "user_requests": 5, "address_requests": 4}}
+    with running_server(tmp_path / "server", settings=settings) as server:
+        with server.client("bencher_user_" + "0" * 30) as client:
+            statuses = [client.get("/v0/projects").status_code for _ in range(4)]
+            assert statuses == [401, 401, 401, 429]
+        with server.client(None) as client:
+            answers = [client.get("/v0/projects") for _ in range(5)]
+            assert [answer.status_code for answer in answers] == [200] * 4 + [429]
+            assert 1 <= int(answers[-1].headers["retry-after"]) <= 15
+            assert client.get("/v0/server/version").status_code == 200
+        with server.client() as client:
+            assert [client.get("/v0/projects").status_code for _ in range(6)] == [200] * 5 + [429]
+
+
 def test_metrics_are_for_those_who_may_read_them(tmp_path: Path) -> None:
     settings = {"metrics": {"allowed": ["192.0.2.0/24"]}}
     with running_server(tmp_path / "server", settings=settings) as server, server.client() as client:
