@@ -83,7 +83,7 @@ TESTED_ELSEWHERE = {
     "server/channel_public.py": "tests/integration/server/channel/test_public.py",
     "server/channel_wire.py": "tests/integration/server/channel/test_public.py",
     "server/channels.py": "tests/integration/server/channel/test_public.py",
-    "server/connection.py": "tests/integration/server/test_running.py",
+    "server/connection.py": "tests/integration/server/test_connection.py",
     "server/context.py": "tests/integration/server/test_running.py",
     "server/errors.py": "tests/unit/server/test_application.py",
     "server/first_start.py": "tests/integration/server/test_running.py",
