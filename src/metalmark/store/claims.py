@@ -1,50 +1,35 @@
 """Claims: pending jobs given to runners, each under a lease with a number of its own.
 
-A claim is one statement: it chooses a job, and takes it if it is still to be had. The choice is made per spec, from
-the top of an index of pending jobs, so that neither jobs that ended nor jobs for other runners cost anything.
+A claim is one statement: it chooses jobs, and takes them if they are still to be had. The choice is made per spec, from
+the top of an index of pending jobs, so that neither jobs that ended nor jobs for other runners cost anything. Runners
+that can serve the same specs are given their jobs by one statement together, as under load that is what counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Double,
-    Select,
-    case,
-    cast,
-    func,
-    literal,
-    literal_column,
-    or_,
-    select,
-    true,
-    type_coerce,
-    union_all,
-    update,
-)
+from sqlalchemy import BindParameter, TextClause, bindparam, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.selectable import FromClause, Subquery
+from sqlalchemy.sql.selectable import TextualSelect
 
-from metalmark.model import LONGEST_JOB_S, JobEvent, JobLimits, JobStatus
-from metalmark.store.columns import Instant
-from metalmark.store.job_events import add_event
-from metalmark.store.specs import find_spec
-from metalmark.store.tables import jobs, runner_specs, specs
+from metalmark.model import LONGEST_JOB_S, JobEvent, JobLimits, JobStatus, new_id
+from metalmark.store.columns import Identifier, Instant
+from metalmark.store.specs import spec_of
+from metalmark.store.tables import job_events, jobs, specs
 
 if TYPE_CHECKING:
     from metalmark.store.specs import SpecRecord
 
 _CANDIDATES = 32
 _TURN = 6610_0001
-_MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,153 +95,198 @@ class NoClaim(Enum):
 async def claim_job(
     connection: AsyncConnection, claimant: Claimant, rules: ClaimRules, *, now: datetime
 ) -> ClaimedJob | NoClaim:
-    """Give a runner the job that is due next among those it can serve.
+    """Give a runner the job that is due next among those it can serve; see `claim_jobs`."""
+    (found,) = await claim_jobs(connection, [claimant.runner], claimant, rules, now=now)
+    return found
+
+
+async def claim_jobs(
+    connection: AsyncConnection, runners: Sequence[UUID], claimant: Claimant, rules: ClaimRules, *, now: datetime
+) -> list[ClaimedJob | NoClaim]:
+    """Give some runners that can serve the same specs a job each, as far as there are any.
 
     Overdue jobs come first, the oldest before all; then higher priorities, and among equals the older.
+
+    Args:
+        connection: Of a write.
+        runners: Who gets one. A runner may be there more than once, for several jobs.
+        claimant: What all of them can serve.
+        rules: Who gets which job. With a limit on jobs at once, one runner at a time.
+        now: The time of day.
+
+    Returns:
+        What became of each, in the order of the runners. One of several that got nothing may do better alone: its
+        specs may not be the others' any more.
     """
+    nothing: list[ClaimedJob | NoClaim] = [NoClaim.NOTHING] * len(runners)
     if not claimant.specs:
-        return NoClaim.NOTHING
+        return nothing
+    assert len(runners) == 1 or not rules.limits_concurrency, "only one can see what room the one before left"
     postgresql = connection.dialect.name == "postgresql"
     if rules.limits_concurrency and postgresql:
         # Two claims that count at the same time would both find room for one more.
         await connection.execute(select(func.pg_advisory_xact_lock(_TURN)))
-    choice = _choice(claimant, rules, now, postgresql=postgresql)
-    locked = choice.with_for_update(skip_locked=True) if postgresql else choice
     lease_expires = now + timedelta(seconds=rules.limits.heartbeat_timeout_s)
-    statement = (
-        update(jobs)
-        .where(jobs.c.id == locked.scalar_subquery())
-        .values(
-            status=JobStatus.CLAIMED.code,
-            lease=jobs.c.lease + 1,
-            runner_id=claimant.runner,
-            lease_expires=lease_expires,
-            limit_expires=_limit(rules.limits, now),
-            last_heartbeat=now,
-            claimed=now,
-            modified=now,
-        )
-        .returning(*jobs.c)
-    )
-    row = (await connection.execute(statement)).one_or_none()
-    if row is None:
-        contended = postgresql and (await connection.execute(choice)).first() is not None
-        return NoClaim.CONTENDED if contended else NoClaim.NOTHING
-    spec = await find_spec(connection, row.spec_id)
-    assert spec is not None, "the foreign key restricts deletion"
-    await add_event(
-        connection,
-        job=row.id,
-        at=now,
-        event=JobEvent.CLAIM,
-        before=JobStatus.PENDING,
-        after=JobStatus.CLAIMED,
-        lease=row.lease,
-        runner=claimant.runner,
-    )
-    return ClaimedJob(
-        job=row.id,
-        project=row.project_id,
-        runner=claimant.runner,
-        lease=row.lease,
-        lease_expires=lease_expires,
-        limit_expires=row.limit_expires,
-        spec=spec,
-        config=row.config,
-        timeout_s=row.timeout_s,
-        created=row.created,
-        claimed=now,
-    )
-
-
-def _limit(limits: JobLimits, now: datetime) -> ColumnElement[datetime]:
-    """`time_limit`, as the database computes it: in floating point, where two large numbers do not overflow."""
-    seconds = cast(jobs.c.iterations, Double) * (jobs.c.timeout_s + limits.grace_s) + limits.start_allowance_s
-    bounded = case((seconds > LONGEST_JOB_S, LONGEST_JOB_S), else_=seconds)
-    microseconds = cast(literal(now, Instant), BigInteger) + cast(bounded * _MICROSECONDS, BigInteger)
-    return type_coerce(microseconds, Instant)
-
-
-def _choice(claimant: Claimant, rules: ClaimRules, now: datetime, *, postgresql: bool) -> Select[tuple[UUID]]:
-    """Return the query for the one job that is due next."""
-    overdue_since = now - timedelta(seconds=rules.starvation_s)
-    served = (
-        select(specs.c.id, specs.c.anonymous)
-        .join(runner_specs, runner_specs.c.spec_id == specs.c.id)
-        .where(
-            runner_specs.c.runner_id == claimant.runner,
-            specs.c.archived.is_(None),
-            specs.c.id.in_(claimant.specs),
-        )
-        .subquery("served")
-    )
-    if postgresql:
-        candidates = union_all(
-            _top(served, claimant, rules, overdue_since=None),
-            _top(served, claimant, rules, overdue_since=overdue_since),
-        )
-    else:
-        # One writer: whatever is on top is to be had.
-        tops = (_ranked(served, claimant, rules, overdue_since=since).limit(1) for since in (None, overdue_since))
-        candidates = union_all(*(select(top.scalar_subquery()).select_from(served) for top in tops))
-    pick = jobs.alias("pick")
-    overdue = pick.c.created <= overdue_since
-    return (
-        select(pick.c.id)
-        .where(pick.c.id.in_(candidates), literal_column("pick.status = 0"))
-        .order_by(
-            case((overdue, 0), else_=1),
-            case((overdue, 0), else_=-pick.c.priority),
-            pick.c.created,
-            pick.c.id,
-        )
-        .limit(1)
-    )
-
-
-def _top(
-    served: Subquery, claimant: Claimant, rules: ClaimRules, *, overdue_since: datetime | None
-) -> Select[tuple[UUID]]:
-    """Return the query for the first few jobs of every spec: more than one, as others may be taking the first."""
-    first = _ranked(served, claimant, rules, overdue_since=overdue_since).limit(_CANDIDATES).lateral("first")
-    return select(first.c.id).select_from(served.join(first, true()))
-
-
-def _ranked(
-    served: Subquery, claimant: Claimant, rules: ClaimRules, *, overdue_since: datetime | None
-) -> Select[tuple[UUID]]:
-    """Return the query for the jobs of one spec that may be claimed, in the order of one of the indexes."""
-    job = jobs.alias("job")
-    query = (
-        select(job.c.id)
-        .where(literal_column("job.status = 0"), job.c.spec_id == served.c.id)
-        .where(or_(served.c.anonymous, ~job.c.anonymous))
-        .where(*_room(job, rules))
-        .correlate(served)
-    )
-    if claimant.public:
-        query = query.where(job.c.own_image)
-    if overdue_since is not None:
-        return query.where(job.c.created <= overdue_since).order_by(job.c.created, job.c.id)
-    return query.order_by(job.c.priority.desc(), job.c.created, job.c.id)
-
-
-def _room(job: FromClause, rules: ClaimRules) -> list[ColumnElement[bool]]:
-    """Return the conditions that one more job at a time is allowed."""
-    conditions: list[ColumnElement[bool]] = []
-    other = jobs.alias("other")
-    other_runs: ColumnElement[bool] = literal_column("other.status IN (1, 2)")
-    for column, most in (
-        ("project_id", rules.project_concurrency),
-        ("organization_id", rules.organization_concurrency),
-    ):
-        if most is not None:
-            other = jobs.alias("other")
-            running = select(func.count()).where(
-                other.c[column] == job.c[column], literal_column("other.status IN (1, 2)")
+    values = _values(runners, claimant, rules, now)
+    statement = _statement(len(runners), postgresql, claimant.public, _room(rules))
+    given = {f"runner_{number}": runner for number, runner in enumerate(runners)}
+    rows = (await connection.execute(statement, {**values, **given, "lease_expires": lease_expires})).all()
+    jobs_of: defaultdict[UUID, list[ClaimedJob]] = defaultdict(list)
+    if rows:
+        found = await connection.execute(select(specs).where(specs.c.id.in_({row.spec_id for row in rows})))
+        spec_by_id = {row.id: spec_of(row) for row in found}
+        await connection.execute(insert(job_events), [_event(row, now) for row in rows])
+        for row in rows:
+            job = ClaimedJob(
+                job=row.id,
+                project=row.project_id,
+                runner=row.runner_id,
+                lease=row.lease,
+                lease_expires=lease_expires,
+                limit_expires=row.limit_expires,
+                spec=spec_by_id[row.spec_id],
+                config=row.config,
+                timeout_s=row.timeout_s,
+                created=row.created,
+                claimed=now,
             )
-            conditions.append(running.scalar_subquery() < most)
-    if rules.source_concurrency is not None:
-        running = select(func.count()).where(other.c.source == job.c.source, other.c.anonymous, other_runs)
-        conditions.append(or_(~job.c.anonymous, running.scalar_subquery() < rules.source_concurrency))
-    return conditions
+            jobs_of[row.runner_id].append(job)
+    none = NoClaim.NOTHING
+    if len(rows) < len(runners) and postgresql:
+        left = await connection.execute(_look(claimant.public, _room(rules)), values)
+        none = NoClaim.NOTHING if left.first() is None else NoClaim.CONTENDED
+    return [jobs_of[runner].pop() if jobs_of[runner] else none for runner in runners]
+
+
+def _event(row: Any, now: datetime) -> dict[str, Any]:  # noqa: ANN401 - a row of `_statement`
+    return {
+        "id": new_id(),
+        "job_id": row.id,
+        "at": now,
+        "event": str(JobEvent.CLAIM),
+        "status_before": JobStatus.PENDING.code,
+        "status_after": JobStatus.CLAIMED.code,
+        "lease": row.lease,
+        "runner_id": row.runner_id,
+    }
+
+
+def _values(runners: Sequence[UUID], claimant: Claimant, rules: ClaimRules, now: datetime) -> dict[str, Any]:
+    distinct = sorted(set(runners))
+    return {
+        "specs": sorted(claimant.specs),
+        "runners": distinct,
+        "runner_count": len(distinct),
+        "wanted": len(runners),
+        "most": len(runners) + _CANDIDATES,
+        "now": now,
+        "overdue_since": now - timedelta(seconds=rules.starvation_s),
+        "grace_s": rules.limits.grace_s,
+        "allowance_s": rules.limits.start_allowance_s,
+        "longest_s": LONGEST_JOB_S,
+        **{name: most for name, most in _limits_of(rules).items() if most is not None},
+    }
+
+
+def _limits_of(rules: ClaimRules) -> dict[str, int | None]:
+    return {
+        "project_most": rules.project_concurrency,
+        "organization_most": rules.organization_concurrency,
+        "source_most": rules.source_concurrency,
+    }
+
+
+def _room(rules: ClaimRules) -> frozenset[str]:
+    return frozenset(name for name, most in _limits_of(rules).items() if most is not None)
+
+
+# The statement is text, and made once for each of its shapes: put together from expressions it took longer to make and
+# to recognize than to carry out.
+
+_SERVED = """served AS (
+  SELECT specs.id, specs.anonymous FROM specs
+  WHERE specs.archived IS NULL AND specs.id IN :specs AND :runner_count = (
+    SELECT count(*) FROM runner_specs WHERE runner_specs.spec_id = specs.id AND runner_specs.runner_id IN :runners))"""
+
+_RUNNING = "(SELECT count(*) FROM jobs AS other WHERE other.status IN (1, 2) AND "
+_ROOM = {
+    "project_most": _RUNNING + "other.project_id = job.project_id) < :project_most",
+    "organization_most": _RUNNING + "other.organization_id = job.organization_id) < :organization_most",
+    "source_most": "(NOT job.anonymous OR "
+    + _RUNNING
+    + "other.source = job.source AND other.anonymous) < :source_most)",
+}
+
+_TOP = "SELECT job.id FROM jobs AS job WHERE job.status = 0 AND job.spec_id = served.id AND {eligible} ORDER BY "
+_BY_RANK = _TOP + "job.priority DESC, job.created, job.id LIMIT :most"
+_BY_AGE = _TOP.replace("{eligible}", "{eligible} AND job.created <= :overdue_since") + "job.created, job.id LIMIT :most"
+_EACH = {
+    True: "SELECT top.id FROM served CROSS JOIN LATERAL ({top}) AS top",
+    # SQLite has no LATERAL, and evaluates this for every spec that is served.
+    False: "SELECT chosen.id FROM served CROSS JOIN jobs AS chosen WHERE chosen.id IN ({top})",
+}
+
+_CHOICE = """SELECT pick.id FROM jobs AS pick WHERE pick.id IN (SELECT id FROM candidates) AND pick.status = 0
+  ORDER BY CASE WHEN pick.created <= :overdue_since THEN 0 ELSE 1 END,
+    CASE WHEN pick.created <= :overdue_since THEN 0 ELSE -pick.priority END, pick.created, pick.id
+  LIMIT :wanted"""
+
+_SECONDS = "(CAST(jobs.iterations AS DOUBLE PRECISION) * (jobs.timeout_s + :grace_s) + :allowance_s)"
+_TAKE = f"""UPDATE jobs SET status = 1, lease = jobs.lease + 1, runner_id = given.runner,
+  lease_expires = :lease_expires, limit_expires = :now + CAST(
+    1000000 * CASE WHEN {_SECONDS} > :longest_s THEN :longest_s ELSE {_SECONDS} END AS BIGINT),
+  last_heartbeat = :now, claimed = :now, modified = :now
+FROM numbered JOIN (SELECT column1 AS number, column2 AS runner FROM (VALUES {{given}}) AS pairs) AS given
+  ON given.number = numbered.number
+WHERE jobs.id = numbered.id
+RETURNING jobs.id, jobs.project_id, jobs.runner_id, jobs.spec_id, jobs.lease, jobs.limit_expires, jobs.config,
+  jobs.timeout_s, jobs.created"""  # noqa: S608 - of constants
+_TAKEN = (
+    jobs.c.id,
+    jobs.c.project_id,
+    jobs.c.runner_id,
+    jobs.c.spec_id,
+    jobs.c.lease,
+    jobs.c.limit_expires,
+    jobs.c.config,
+    jobs.c.timeout_s,
+    jobs.c.created,
+)
+
+
+def _candidates(*, postgresql: bool, public: bool, room: frozenset[str]) -> str:
+    conditions = ["(served.anonymous OR NOT job.anonymous)", *(_ROOM[name] for name in sorted(room))]
+    if public:
+        conditions.append("job.own_image")
+    eligible = " AND ".join(conditions)
+    tops = (top.format(eligible=eligible) for top in (_BY_RANK, _BY_AGE))
+    return "candidates AS (" + " UNION ALL ".join(_EACH[postgresql].format(top=top) for top in tops) + ")"
+
+
+@lru_cache(maxsize=1024)
+def _statement(count: int, postgresql: bool, public: bool, room: frozenset[str]) -> TextualSelect:  # noqa: FBT001 - the key of a cache
+    """Return the statement that gives so many runners a job each."""
+    candidates = _candidates(postgresql=postgresql, public=public, room=room)
+    locked = f"{_CHOICE} FOR UPDATE SKIP LOCKED" if postgresql else _CHOICE
+    numbered = "numbered AS (SELECT picked.id, row_number() OVER () AS number FROM picked)"
+    given = ", ".join(f"({number + 1}, :runner_{number})" for number in range(count))
+    sql = f"WITH {_SERVED}, {candidates}, picked AS ({locked}), {numbered} {_TAKE.format(given=given)}"
+    runners = [bindparam(f"runner_{number}", type_=Identifier) for number in range(count)]
+    return _typed(sql).bindparams(bindparam("lease_expires", type_=Instant), *runners).columns(*_TAKEN)
+
+
+@lru_cache(maxsize=64)
+def _look(public: bool, room: frozenset[str]) -> TextClause:  # noqa: FBT001 - the key of a cache
+    """Return the query for jobs that may be claimed, whether or not somebody is about to."""
+    return _typed(f"WITH {_SERVED}, {_candidates(postgresql=True, public=public, room=room)} {_CHOICE}")
+
+
+def _typed(sql: str) -> TextClause:
+    typed: list[BindParameter[Any]] = [
+        bindparam("specs", expanding=True, type_=Identifier),
+        bindparam("runners", expanding=True, type_=Identifier),
+        bindparam("overdue_since", type_=Instant),
+    ]
+    if ":now" in sql:
+        typed.append(bindparam("now", type_=Instant))
+    return text(sql).bindparams(*typed)
