@@ -64,7 +64,13 @@ class Store:
 
     @classmethod
     async def open(
-        cls, url: str, *, pace: Pace | None = None, migrated: bool = True, clock: Clock | None = None
+        cls,
+        url: str,
+        *,
+        pace: Pace | None = None,
+        migrated: bool = True,
+        alone: bool = False,
+        clock: Clock | None = None,
     ) -> Store:
         """Open a database, and bring its tables up to date.
 
@@ -72,19 +78,21 @@ class Store:
             url: Where it is, as `parse_database_url` takes it.
             pace: Deadlines and sizes; the defaults when None.
             migrated: Whether to bring the tables up to date; if not, call `migrate`.
+            alone: Whether to refuse a database file that another server has opened so. PostgreSQL is for several.
             clock: Where the time comes from that is kept beside a change of tables; the machine's when None.
 
         Raises:
             InputError: The URL is none.
             StoreAway: The database cannot be reached or made.
             NewerDatabase: A newer version of this program changed the tables.
+            StableError: Another server uses the database file.
         """
         pace = pace or Pace()
         parsed = parse_database_url(url)
         notices = Notices()
         engine: SqliteEngine | PostgresqlEngine
         if parsed.drivername == "sqlite":
-            engine = SqliteEngine(Path(parsed.database or ""), pace, notices)
+            engine = SqliteEngine(Path(parsed.database or ""), pace, notices, alone=alone)
         else:
             engine = PostgresqlEngine(parsed, pace, notices)
         store = cls(engine, notices, pace, parsed)

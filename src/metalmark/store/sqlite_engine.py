@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +20,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from metalmark.model import StoreAway, StoreBusy
+from metalmark.model import StableError, StoreAway, StoreBusy
 from metalmark.store.database_errors import ended_transaction, meaning_of
 from metalmark.store.notices import Notice, Notices, take_announced
 from metalmark.store.pace import Isolation, Pace
+from metalmark.system import try_locked
 
 T = TypeVar("T")
 _GROUP_MOST = 128
@@ -76,18 +77,37 @@ def create_private(path: Path) -> None:
         raise StoreAway(f"the database file {path} cannot be made ({error.strerror})") from error
 
 
+@contextmanager
+def only_server(path: Path) -> Iterator[None]:
+    """Be the one server on a database file: what a second one wrote, this one's runners would never hear of.
+
+    Raises:
+        StableError: Another server uses it.
+    """
+    # A file of its own: closing any descriptor of the database's would take away the locks that SQLite has on it.
+    with try_locked(path.with_name(f"{path.name}.lock")) as mine:
+        if not mine:
+            raise StableError(
+                f"another server uses the database {path}",
+                why="several can share PostgreSQL only",
+                hint="stop the other one, or name a database of PostgreSQL",
+            )
+        yield
+
+
 class SqliteEngine:
     """One database file of this process."""
 
     name = "sqlite"
 
-    def __init__(self, path: Path, pace: Pace, notices: Notices) -> None:
+    def __init__(self, path: Path, pace: Pace, notices: Notices, *, alone: bool) -> None:
         busy = f"busy_timeout={round(pace.lock_s * 1000)}"
         url = URL.create("sqlite+aiosqlite", database=str(path))
         shared = ("foreign_keys=ON", busy, "temp_store=MEMORY")
         # FULL: an acknowledged result outlives a power cut. Group commit makes it cheap.
         writing = ("journal_mode=WAL", "synchronous=FULL", "journal_size_limit=67108864", *shared)
         self._path = path
+        self._alone = alone
         self._pace = pace
         self._notices = notices
         self._writing = create_async_engine(url, poolclass=NullPool)
@@ -107,8 +127,15 @@ class SqliteEngine:
 
         Raises:
             StoreAway: The file cannot be used.
+            StableError: Another server uses it.
         """
         create_private(self._path)
+        with only_server(self._path) if self._alone else nullcontext():
+            async with self._at_work():
+                yield
+
+    @asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[None]:
         try:
             async with anyio.create_task_group() as tasks:
                 await tasks.start(self._write_all)

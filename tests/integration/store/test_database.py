@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from metalmark.model import Conflict, InputError, NotFound, StoreAway, new_id
+from metalmark.model import Conflict, InputError, NotFound, StableError, StoreAway, new_id
 from metalmark.store import Connection, Isolation, Notice, NoticeKind, Pace, Store, announce, parse_database_url
 from metalmark.store.columns import metadata
 from metalmark.store.tables import runner_specs, runners, specs
@@ -292,3 +292,16 @@ async def test_what_ends_the_block_of_a_store_comes_out_as_it_is(database_url: s
     with pytest.raises(NotFound):
         async with await Store.open(database_url):
             raise NotFound("job", "x")
+
+
+async def test_two_servers_share_postgresql_only(database_url: str) -> None:
+    async with await Store.open(database_url, alone=True):
+        if database_url.startswith("sqlite"):
+            with pytest.raises(StableError) as caught:
+                await Store.open(database_url, alone=True)
+            assert "PostgreSQL" in str(caught.value)
+        else:
+            await (await Store.open(database_url, alone=True)).close()
+        # An administrator's command beside the server is no server.
+        await (await Store.open(database_url)).close()
+    await (await Store.open(database_url, alone=True)).close()
