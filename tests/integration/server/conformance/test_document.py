@@ -25,6 +25,9 @@ CHECKS = schemathesis.checks.CHECKS.get_by_names(
     ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"]
 )
 
+EVENT_CHECKS = [check for check in CHECKS if check.__name__ != "response_schema_conformance"]
+"""A stream of events is text in the document; the channel's page says what the events are."""
+
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path, item in document["paths"].items():
@@ -70,7 +73,7 @@ def test_the_document_is_whole(world: Any) -> None:
         codes = set(operation["responses"])
         if not any(code.startswith("2") or code == "101" for code in codes):
             missing.append(f"{method} {path} has no success")
-        if method in {"POST", "PATCH", "PUT"} and "requestBody" in operation and "400" not in codes | {"4XX"} & codes:
+        if method in {"POST", "PATCH", "PUT"} and "requestBody" in operation and not codes & {"400", "4XX"}:
             missing.append(f"{method} {path} does not say what a bad body is answered with")
         if "422" in codes:
             missing.append(f"{method} {path} says 422")
@@ -94,8 +97,15 @@ def test_every_route_of_the_public_cli_is_in_the_document(world: Any) -> None:
     assert wanted - known == set()
 
 
-@pytest.mark.parametrize("caller", ["nobody", "user", "administrator"])
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["good", "bad"])
+@pytest.mark.parametrize(
+    ("caller", "mode"),
+    [
+        ("nobody", GenerationMode.POSITIVE),
+        ("user", GenerationMode.POSITIVE),
+        ("administrator", GenerationMode.POSITIVE),
+        ("administrator", GenerationMode.NEGATIVE),
+    ],
+)
 def test_random_requests_get_documented_answers(world: Any, caller: str, mode: GenerationMode, soak: bool) -> None:
     document = world.get("/v0/server/spec").json()
     schema = schemathesis.openapi.from_dict(document)
@@ -117,7 +127,7 @@ def test_random_requests_get_documented_answers(world: Any, caller: str, mode: G
             raise
 
         @settings(
-            max_examples=200 if soak else 6,
+            max_examples=200 if soak else 3,
             deadline=None,
             database=None,
             derandomize=not soak,
@@ -134,7 +144,7 @@ def test_random_requests_get_documented_answers(world: Any, caller: str, mode: G
                 case.query["follow"] = "false"
             answer = case.call(base_url=world.url, headers=headers, timeout=20)
             try:
-                case.validate_response(answer, checks=CHECKS)
+                case.validate_response(answer, checks=EVENT_CHECKS if case.path.endswith("/output") else CHECKS)
             except Exception as fault:  # noqa: BLE001 - a group of failures of several classes
                 faults.append(f"{case.method} {answer.request.url} {answer.status_code}: {fault}"[:1500])
 
