@@ -161,7 +161,7 @@ class JobDesk:
         elif found.output_key not in (None, stored.key):
             await self._forget(found.output_key)
         if moved is not None and moved.effect is Effect.MOVE and moved.job.status is JobStatus.COMPLETED:
-            moved = Moved(effect=moved.effect, before=moved.before, job=await self.process(moved.job))
+            moved = Moved(effect=moved.effect, before=moved.before, job=await self._read(moved.job, ending.output))
         return self._told(moved)
 
     async def _move_to_end(
@@ -206,8 +206,13 @@ class JobDesk:
 
         Results that are larger than a message are taken as they are.
         """
+        return await self._read(job, None)
+
+    async def _read(self, job: JobRecord, output: JobOutput | StoredOutput | None) -> JobRecord:
         event, reason, error = JobEvent.PROCESS, None, None
-        if job.output_key is None or not await self._readable(job.output_key):
+        # What came as messages was read then, and is not parsed again.
+        readable = isinstance(output, JobOutput)
+        if job.output_key is None or not (readable or await self._readable(job.output_key)):
             event, reason, error = JobEvent.PROCESS_FAIL, EndReason.OUTPUT_MISSING, "the stored output is missing"
         now = self._context.clock.now()
 

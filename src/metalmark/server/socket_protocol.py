@@ -120,6 +120,15 @@ class SocketProtocol(BoundedChannel):
         else:
             super().handle_pong(event)
 
+    def keepalive_timeout(self) -> None:
+        """End a connection that was silent since the last ping; one that sends a long message is not."""
+        if self.read_paused or self._last_frame_s > self.ping_sent_at:
+            self.pong_timer = None
+            self.pending_ping_payload = None
+            self.schedule_ping()
+        else:
+            super().keepalive_timeout()
+
     async def ping(self, timeout_s: float) -> bool:
         """Send a ping, and return whether the pong, or anything else, came in time."""
         if self.disconnected or self.close_sent or self.transport.is_closing():

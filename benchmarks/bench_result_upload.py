@@ -1,0 +1,139 @@
+"""Results to the server in MB/s: over the channel as the public runner sends them, and uploaded as our own does.
+
+Each from the first byte to the acknowledgement, when the output is checked, stored, synced and read. The floor is the
+same bytes hashed, written to a file beside the database and synced. Server and runner are two threads of one process
+here, so that they share one interpreter's CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.integration.store.job_floor import Floor
+
+from metalmark.model import MIB, ApiKey, KeyKind
+from metalmark.server import ServerContext
+from metalmark.store import Connection, rotate_runner_key
+from metalmark.system import monotonic_s
+from metalmark.testing.public_runner import PublicRunner
+from metalmark.testing.raw_channel import RawChannel
+from metalmark.testing.running_server import RunningServer, running_server
+
+
+def report(what: str, size: int, began_s: float) -> None:
+    """Print a series' point."""
+    elapsed_s = monotonic_s() - began_s
+    print(f"{what:<18} {size / MIB:6.1f} MiB {size / 1e6 / elapsed_s:8.1f} MB/s {elapsed_s * 1000:8.0f} ms")
+
+
+def floor(folder: Path, document: bytes) -> None:
+    """Hash, write and sync the same bytes."""
+    began_s = monotonic_s()
+    hashlib.sha256(document).hexdigest()
+    with (folder / "floor").open("wb") as stream:
+        stream.write(document)
+        stream.flush()
+        os.fsync(stream.fileno())
+    report("floor: hash, sync", len(document), began_s)
+
+
+class Rack:
+    """A server with a project and a runner."""
+
+    def __init__(self, server: RunningServer) -> None:
+        self.server = server
+        self.key = ApiKey.new(KeyKind.RUNNER)
+
+        async def lay(context: ServerContext) -> tuple[Floor, UUID, UUID]:
+            made = Floor(store=context.store, now=datetime.now(UTC))
+            await made.lay()
+            spec = await made.spec()
+            runner = await made.runner(spec)
+
+            async def work(connection: Connection) -> None:
+                await rotate_runner_key(connection, runner_id=runner, key_digest=self.key.digest, now=made.now)
+
+            await context.store.write(work)
+            return made, spec, runner
+
+        self.floor, self.spec, self.runner = server.call(lay)
+
+    def submit(self) -> None:
+        """Submit a job."""
+        config = {
+            "registry": "http://localhost:6610/",
+            "project": str(self.floor.project),
+            "digest": "sha256:" + "0" * 64,
+            "timeout": 60,
+        }
+
+        async def make(context: ServerContext) -> None:
+            await self.floor.job(self.spec, now=context.clock.now(), config=config)
+
+        self.server.call(make)
+
+    def over_the_channel(self, size: int) -> None:
+        """Deliver a job's results in one message."""
+        self.submit()
+        runner = PublicRunner(self.server.url, self.runner, self.key.text, ack_within_s=60)
+        job = runner.take()["uuid"]
+        results = [{"exit_code": 0, "stdout": "x" * size}]
+        began_s = monotonic_s()
+        assert runner.complete(job, results) is not None
+        report("channel, completed", size, began_s)
+        runner.disconnect()
+
+    def uploaded(self, size: int) -> None:
+        """Upload a job's output, then say that it ended."""
+        self.submit()
+        headers = {"Authorization": f"Bearer {self.key.text}", "Sec-WebSocket-Protocol": "metalmark.1"}
+        path = f"/v0/runners/{self.runner}"
+        with RawChannel(self.server.url, f"{path}/channel", headers, timeout_s=60) as channel:
+            can = {"os": "linux", "architecture": "x86_64", "sandboxes": ["firecracker"]}
+            channel.say(event="hello", id=0, version="0", process="p", boot="b", capabilities=can)
+            channel.hear()
+            channel.say(event="ready", id=1, slots=1, received=0)
+            heard = [channel.hear(), channel.hear()]
+            job = next(message for message in heard if message["event"] == "job")
+            held = {"job": job["job"], "lease": job["lease"]}
+            document = json.dumps({"results": [{"exit_code": 0, "stdout": "x" * size}]}).encode()
+            began_s = monotonic_s()
+            checksum = hashlib.sha256(document).hexdigest()
+            query = {"lease": held["lease"], "checksum": checksum, "size": len(document)}
+            with self.server.client(self.key.text) as client:
+                answer = client.put(f"{path}/jobs/{held['job']}/output", params=query, content=document)
+                assert answer.status_code == 200, answer.text
+            channel.say(event="completed", id=2, uploaded={"checksum": checksum, "size_bytes": len(document)}, **held)
+            assert channel.hear()["event"] == "ack"
+            report("PUT, then message", size, began_s)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="seconds, to keep it alive")
+    options = parser.parse_args()
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    with tempfile.TemporaryDirectory() as name, running_server(Path(name) / "server") as server:
+        rack = Rack(server)
+        for size_mib in (1, 4) if options.quick else (1, 8, 32, 60):
+            floor(Path(name), b"x" * (size_mib * MIB))
+            rack.over_the_channel(size_mib * MIB)
+            rack.uploaded(size_mib * MIB)
+        if not options.quick:
+            floor(Path(name), b"x" * (256 * MIB))
+            rack.uploaded(256 * MIB)
+
+
+if __name__ == "__main__":
+    main()
