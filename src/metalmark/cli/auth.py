@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from metalmark.cli.record_flags import only_given
 from metalmark.cli.remote import group_of, remote_command
+from metalmark.cli.secret_file import SecretFile
 from metalmark.cli.view import View, single
 from metalmark.model import InputError
 
@@ -65,10 +67,21 @@ async def log_in(server: ServerSession, *, email: Email, invite: _Invite = None,
 
 
 @remote_command(app, "confirm", needs_credential=False, answers="SessionBody")
-async def confirm(server: ServerSession, *, confirmation: _Word) -> View:
-    """Sign in with the token of a message. The answer has a token for --token, to make a key with."""
-    answer = await server.call("POST", "auth", "confirm", body={"token": _word(confirmation)})
-    return single(answer.value, notes=("next: metalmark key create USER --name NAME --save-key FILE",))
+async def confirm(
+    server: ServerSession,
+    *,
+    confirmation: _Word,
+    save_token: Annotated[
+        Path | None,
+        typer.Option("--save-token", metavar="FILE", help="Put the token into a new file that only you can read."),
+    ] = None,
+) -> View:
+    """Sign in with the token of a message.
+
+    The answer has a token of yours, which --key-file takes. Make a key with it: `metalmark key create`.
+    """
+    with SecretFile(save_token, field="token") as file:
+        return file.keep((await server.call("POST", "auth", "confirm", body={"token": _word(confirmation)})).value)
 
 
 @remote_command(app, "accept", answers="MailedBody")

@@ -11,6 +11,7 @@ import pytest
 import typer.main
 
 from metalmark.cli.application import app
+from metalmark.cli.logs import Verbosity, set_up_logging
 from metalmark.testing.running_server import RunningServer, running_server
 
 
@@ -47,6 +48,8 @@ class CommandLine:
 def command_line(
     running: RunningServer, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> CommandLine:
+    # The server logs in this process too, at any moment: not onto what a command prints.
+    set_up_logging(Verbosity.WARNING)
     for name in [name for name in os.environ if name.startswith(("METALMARK_", "BENCHER_"))]:
         monkeypatch.delenv(name)
     key = tmp_path / "admin-key"

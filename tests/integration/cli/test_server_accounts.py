@@ -35,13 +35,15 @@ def token_of(monkeypatch: pytest.MonkeyPatch) -> Mails:
 def test_sign_up_make_a_key_and_use_it(command_line: CommandLine, token_of: Mails) -> None:
     cli = command_line
     assert cli.json("auth", "signup", "ada@example.com", "--name", "Ada Lovelace", "--i-agree")
-    session = cli.json("auth", "confirm", token_of("ada@example.com"))
+    signed_in = cli.folder / "session"
+    session = cli.json("auth", "confirm", token_of("ada@example.com"), "--save-token", str(signed_in))
     assert session["user"]["slug"] == "ada-lovelace"
+    token = signed_in.read_text().strip()
     path = cli.folder / "ada.key"
     words = ("key", "create", "ada-lovelace", "--name", "ci", "--ttl", "1d", "--save-key", str(path))
-    _, err = cli.run(*words, "--token", session["token"])
+    _, err = cli.run(*words, "--token", token)
     assert "use --key-file" in err
-    assert session["token"] not in err
+    assert token not in err
     ada = ("--key-file", str(path))
     [key] = cli.json("key", "list", "ada-lovelace", *ada)
     assert key["name"] == "ci"
@@ -54,9 +56,6 @@ def test_sign_up_make_a_key_and_use_it(command_line: CommandLine, token_of: Mail
     with pytest.raises(RequestRefused) as caught:
         cli.run("key", "revoke", "ada-lovelace", key["uuid"])
     assert caught.value.status == 403
-    signed_in = cli.folder / "session"
-    signed_in.write_text(session["token"])
-    signed_in.chmod(0o600)
     cli.run("key", "revoke", "ada-lovelace", key["uuid"], "--key-file", str(signed_in))
     revoked = cli.json("key", "list", "ada-lovelace", "--revoked", "--key-file", str(signed_in))
     assert [each["uuid"] for each in revoked] == [key["uuid"]]

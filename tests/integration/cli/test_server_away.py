@@ -13,6 +13,7 @@ import pytest
 from tests.integration.cli.conftest import CommandLine
 from tests.integration.cli.test_job import submit
 
+from metalmark.cli.logs import Verbosity, set_up_logging
 from metalmark.testing.public_runner import PublicRunner
 from metalmark.testing.running_server import RunningServer, running_server
 
@@ -33,6 +34,7 @@ def command_line(
     start: Start, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> CommandLine:
     """A command line for a server that has run once and is down."""
+    set_up_logging(Verbosity.WARNING)
     with start() as server:
         monkeypatch.setenv("METALMARK_HOST", server.url)
         monkeypatch.setenv("METALMARK_API_KEY", server.admin_key)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from tests.unit.cli.scripted_server import ScriptedServer
@@ -30,7 +31,6 @@ from metalmark.model import InputError
             ),
         ),
         ("login a@x.org --invite i", ("POST", "/auth/login", {}, {"email": "a@x.org", "invite": "i"})),
-        ("confirm a.b.c", ("POST", "/auth/confirm", {}, {"token": "a.b.c"})),
         ("accept a.b.c", ("POST", "/auth/accept", {}, {"invite": "a.b.c"})),
     ],
 )
@@ -39,10 +39,16 @@ def test_request_of_each_command(server: ScriptedServer, words: str, asked: obje
     assert server.asked == [asked]
 
 
-def test_token_may_come_from_standard_input(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("a.b.c\n"))
-    server.run("auth", "confirm", "-")
-    assert server.asked == [("POST", "/auth/confirm", {}, {"token": "a.b.c"})]
+def test_confirmation_may_come_from_standard_input_and_its_token_go_into_a_file(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for words, shown in ((("-",), True), (("a.b.c", "--save-token", str(tmp_path / "session")), False)):
+        monkeypatch.setattr("sys.stdin", io.StringIO("a.b.c\n"))
+        server.answer({"user": {"slug": "ada"}, "token": "d.e.f"})
+        out, err = server.run("auth", "confirm", *words)
+        assert ("d.e.f" in out + err) is shown
+    assert server.asked == [("POST", "/auth/confirm", {}, {"token": "a.b.c"})] * 2
+    assert (tmp_path / "session").read_text() == "d.e.f\n"
 
 
 def test_signing_up_needs_no_key_and_an_agreement(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
