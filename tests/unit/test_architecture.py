@@ -28,6 +28,7 @@ TESTED_ELSEWHERE = {
     "cli/run_command.py": "tests/machine/runner/test_run_command.py",
     "cli/selftest_command.py": "tests/machine/runner/test_selftest.py",
     "cli/server_admin.py": "tests/integration/cli/test_server_admin.py",
+    "cli/server_audit.py": "tests/integration/cli/test_server_audit.py",
     "cli/server_options.py": "tests/integration/cli/test_server_admin.py",
     "cli/server_up.py": "tests/integration/cli/test_server_up.py",
     "oci/bounds.py": "tests/integration/oci/test_odd_trees.py",

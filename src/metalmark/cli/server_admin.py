@@ -32,10 +32,13 @@ SaveKey = Annotated[
 
 def add_server_administration(app: typer.Typer) -> None:
     """Add the group ``admin`` to the group ``server``."""
+    from metalmark.cli.server_audit import audit
+
     admin = group_of("Look after the database of a server on this machine, whether or not it runs.")
     app.add_typer(admin, name="admin")
     admin.command("create-user")(create_user)
     admin.command("reset-key")(reset_key)
+    admin.command("audit")(audit)
     admin.command("migrate")(migrate)
     admin.command("vacuum")(vacuum)
     admin.command("backup")(backup)
