@@ -19,7 +19,7 @@ import anyio
 import structlog
 from anyio.abc import TaskStatus
 
-from metalmark.model import Effect, JobLimits, StoreUnavailable
+from metalmark.model import Effect, JobLimits, JobStatus, StoreUnavailable
 from metalmark.store import (
     Connection,
     JobRecord,
@@ -53,6 +53,7 @@ class Deadlines:
         clock: Where it reads the time.
         limits: How long a lease lasts, above all.
         read_results: Reads the results of a completed job, when the process that took them did not come to it.
+        moved: Told of each state that a deadline has brought a job to.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class Deadlines:
         limits: JobLimits,
         *,
         read_results: Callable[[JobRecord], Awaitable[object]] | None = None,
+        moved: Callable[[JobStatus], None] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._limits = limits
         self._read_results = read_results
+        self._moved = moved
         self._unread_s = 0.0
         self._sooner = anyio.Event()
         self._wakes_s = 0.0
@@ -188,6 +191,8 @@ class Deadlines:
 
         moved = await self._store.write(work)
         if moved is not None and moved.effect is Effect.MOVE:
+            if self._moved is not None:
+                self._moved(moved.job.status)
             _log.info(
                 "job moved by its deadline",
                 job=str(job),

@@ -45,19 +45,19 @@ class RequestBody:
         complete = False
 
         async def bounded() -> Message:
-            nonlocal received, complete, deadline
+            nonlocal received, complete
             if complete:
                 # What comes after the body is the client's leaving, and that may take as long as the answer does.
                 return await receive()
-            with anyio.move_on_after(deadline - anyio.current_time()) as waiting:
+            # A piece of a stream has its time from when it is wanted: what its route does before is not the client's.
+            left_s = self._timeout_s if streamed else deadline - anyio.current_time()
+            with anyio.move_on_after(left_s) as waiting:
                 message = await receive()
             if waiting.cancelled_caught:
                 raise HTTPException(408, f"the request's body took over {self._timeout_s:g} s")
             received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if streamed:
-                deadline = anyio.current_time() + self._timeout_s
-            elif received > self._max_bytes:
+            if not streamed and received > self._max_bytes:
                 raise HTTPException(413, str(self._too_large()))
             return message
 

@@ -91,7 +91,7 @@ async def post_cancel(
     """
     now = context.clock.now()
 
-    async def work(connection: Connection) -> JobBody:
+    async def work(connection: Connection) -> tuple[JobBody, bool]:
         found = await project_for(connection, actor, project, Permission.EDIT)
         await _job(connection, job, found.id)
         moved = await move_job(connection, job, JobEvent.CANCEL, now=now)
@@ -101,9 +101,12 @@ async def post_cancel(
             raise Conflict(f"the job is {moved.before} already", field="status", why="it cannot be canceled any more")
         if moved.effect is Effect.MOVE:
             await record_act(connection, act_of(request, actor, "job.cancel", "job", job), now=now)
-        return job_body(moved.job, await _spec(connection, moved.job.spec))
+        return job_body(moved.job, await _spec(connection, moved.job.spec)), moved.effect is Effect.MOVE
 
-    return await context.store.write(work)
+    body, canceled = await context.store.write(work)
+    if canceled:
+        context.metrics.job_moved(JobStatus.CANCELED)
+    return body
 
 
 @router.post("/v0/projects/{project}/jobs/{job}/retry", operation_id="proj_job_retry_post", status_code=201)

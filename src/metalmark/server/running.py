@@ -14,7 +14,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from metalmark.model import ApiKey, StableError
+from metalmark.model import ApiKey, JobStatus, StableError
 from metalmark.server.application import make_application
 from metalmark.server.channels import Channels
 from metalmark.server.config import ServerConfig
@@ -103,13 +103,14 @@ async def open_context(
 
         def claimed(job: ClaimedJob) -> None:
             metrics.job_claimed((job.claimed - job.created).total_seconds())
+            metrics.job_moved(JobStatus.CLAIMED)
             deadlines.expect_lease()
 
         async def read_results(job: JobRecord) -> JobRecord:
             return await JobDesk(context).process(job)
 
         dispatcher = Dispatcher(store, clock, claim_rules(config.jobs), claimed=claimed)
-        deadlines = Deadlines(store, clock, job_limits(config.jobs), read_results=read_results)
+        deadlines = Deadlines(store, clock, job_limits(config.jobs), read_results=read_results, moved=metrics.job_moved)
         context = ServerContext(
             config=config,
             clock=clock,
