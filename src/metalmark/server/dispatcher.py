@@ -26,19 +26,18 @@ import structlog
 from anyio.abc import TaskStatus
 
 from metalmark.model import Capabilities, StoreUnavailable, shortcomings
+from metalmark.server.claim_batches import ClaimBatches
 from metalmark.store import (
     Claimant,
     ClaimedJob,
     ClaimRules,
     Connection,
-    Isolation,
     LeaseHolder,
     NoClaim,
     Notice,
     NoticeKind,
     SpecRecord,
     Store,
-    claim_job,
     list_runner_specs,
     pending_specs,
     return_claim,
@@ -47,7 +46,6 @@ from metalmark.system import Clock
 
 _CONTENDED_S = 0.02
 _STORE_AWAY_S = 0.5
-_CLAIMS_AT_ONCE = {"sqlite": 64, "postgresql": 6}
 _log = structlog.get_logger(__name__)
 
 
@@ -95,7 +93,7 @@ class Dispatcher:
         self._waiters: dict[_Waiter, None] = {}
         self._served: dict[UUID, tuple[SpecRecord, ...]] = {}
         self._changes = 0
-        self._turns = anyio.Semaphore(_CLAIMS_AT_ONCE[store.engine_name])
+        self._batches = ClaimBatches(store, clock, rules)
 
     @property
     def waiting_count(self) -> int:
@@ -272,12 +270,8 @@ class Dispatcher:
             return NoClaim.NOTHING
         claimant = Claimant(runner=waiter.runner, specs=waiter.specs, public=waiter.capabilities.public)
 
-        async def work(connection: Connection) -> ClaimedJob | NoClaim:
-            return await claim_job(connection, claimant, self._rules, now=self._clock.now())
-
-        async with self._turns:
-            with anyio.CancelScope(shield=True):
-                found = await self._store.write(work, isolation=Isolation.READ_COMMITTED)
+        with anyio.CancelScope(shield=True):
+            found = await self._batches.claim(claimant)
         try:
             # Whoever was canceled meanwhile would never learn of the job.
             await anyio.lowlevel.checkpoint_if_cancelled()

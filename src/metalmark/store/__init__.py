@@ -16,7 +16,7 @@ from metalmark.store.branches import (
     list_branches,
     update_branch,
 )
-from metalmark.store.claims import Claimant, ClaimedJob, ClaimRules, NoClaim, claim_job
+from metalmark.store.claims import Claimant, ClaimedJob, ClaimRules, NoClaim, claim_job, claim_jobs
 from metalmark.store.database import Connection, Store, parse_database_url
 from metalmark.store.heads import HeadRecord, StartPoint, VersionRecord, version_for_report
 from metalmark.store.invites import InviteRecord, accept_invite, create_invite, find_open_invite
@@ -249,6 +249,7 @@ __all__ = [
     "branch_for_run",
     "checksum_of",
     "claim_job",
+    "claim_jobs",
     "count_jobs",
     "count_specs",
     "count_users",

@@ -90,6 +90,8 @@ class NoClaim(Enum):
     """No pending job is for this runner."""
     CONTENDED = "contended"
     """There are some, which others are just about to take, or not to take: another try may succeed."""
+    ALONE = "alone"
+    """None for all of several runners together, which do not serve the same specs any more: try each alone."""
 
 
 async def claim_job(
@@ -115,8 +117,7 @@ async def claim_jobs(
         now: The time of day.
 
     Returns:
-        What became of each, in the order of the runners. One of several that got nothing may do better alone: its
-        specs may not be the others' any more.
+        What became of each, in the order of the runners.
     """
     nothing: list[ClaimedJob | NoClaim] = [NoClaim.NOTHING] * len(runners)
     if not claimant.specs:
@@ -152,10 +153,21 @@ async def claim_jobs(
             )
             jobs_of[row.runner_id].append(job)
     none = NoClaim.NOTHING
-    if len(rows) < len(runners) and postgresql:
-        left = await connection.execute(_look(claimant.public, _room(rules)), values)
-        none = NoClaim.NOTHING if left.first() is None else NoClaim.CONTENDED
+    if len(rows) < len(runners):
+        none = await _why_none(connection, claimant, rules, values)
     return [jobs_of[runner].pop() if jobs_of[runner] else none for runner in runners]
+
+
+async def _why_none(
+    connection: AsyncConnection, claimant: Claimant, rules: ClaimRules, values: dict[str, Any]
+) -> NoClaim:
+    """Return why not every runner was given a job."""
+    postgresql = connection.dialect.name == "postgresql"
+    if postgresql and (await connection.execute(_look(claimant.public, _room(rules)), values)).first() is not None:
+        return NoClaim.CONTENDED
+    if values["runner_count"] > 1 and (await connection.execute(_DIFFER, values)).scalar_one():
+        return NoClaim.ALONE
+    return NoClaim.NOTHING
 
 
 def _event(row: Any, now: datetime) -> dict[str, Any]:  # noqa: ANN401 - a row of `_statement`
@@ -285,8 +297,12 @@ def _typed(sql: str) -> TextClause:
     typed: list[BindParameter[Any]] = [
         bindparam("specs", expanding=True, type_=Identifier),
         bindparam("runners", expanding=True, type_=Identifier),
-        bindparam("overdue_since", type_=Instant),
     ]
-    if ":now" in sql:
-        typed.append(bindparam("now", type_=Instant))
+    typed += [bindparam(name, type_=Instant) for name in ("now", "overdue_since") if f":{name}" in sql]
     return text(sql).bindparams(*typed)
+
+
+_DIFFER = _typed("""SELECT (SELECT count(*) FROM runner_specs JOIN specs ON specs.id = runner_specs.spec_id
+    WHERE specs.archived IS NULL AND runner_specs.spec_id IN :specs AND runner_specs.runner_id IN :runners)
+  < :runner_count * (SELECT count(*) FROM specs WHERE specs.archived IS NULL AND specs.id IN :specs)""")
+"""Whether not every one of some runners serves every one of some specs that are in use."""

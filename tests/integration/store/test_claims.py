@@ -20,6 +20,7 @@ from metalmark.store import (
     SpecChanges,
     Store,
     claim_job,
+    claim_jobs,
     find_job,
     list_events,
     update_spec,
@@ -224,3 +225,28 @@ async def test_many_at_once_keep_the_limit(floor: Floor) -> None:
         for runner in runners:
             tasks.start_soon(claim_until_none, floor, runner, spec, ClaimRules(project_concurrency=3), got)
     assert len(got) == 3
+
+
+async def test_several_runners_by_one_statement(floor: Floor) -> None:
+    spec = await floor.spec()
+    runners = [await floor.runner(spec) for _ in range(3)]
+    stranger = await floor.runner()
+    jobs = {(await floor.job(spec)).id for _ in range(2)}
+
+    async def together(*wanting: UUID) -> list[ClaimedJob | NoClaim]:
+        claimant = Claimant(runner=wanting[0], specs=frozenset({spec}))
+        return await floor.store.write(lambda c: claim_jobs(c, wanting, claimant, ClaimRules(), now=NOW))
+
+    # One of them does not serve the spec any more: nobody gets its jobs by the others' right.
+    assert await together(*runners, stranger) == [NoClaim.ALONE] * 4
+    found = await together(*runners)
+    given = {job.job: job.runner for job in found if isinstance(job, ClaimedJob)}
+    assert set(given) == jobs
+    assert len(set(given.values())) == 2
+    assert [job.runner for job in found[:2] if isinstance(job, ClaimedJob)] == [
+        runner for runner in runners if runner in given.values()
+    ][:2]
+    assert found.count(NoClaim.NOTHING) == 1
+    # One runner may want several.
+    more = {(await floor.job(spec)).id for _ in range(2)}
+    assert {job.job for job in await together(runners[0], runners[0]) if isinstance(job, ClaimedJob)} == more
