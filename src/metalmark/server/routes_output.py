@@ -30,6 +30,17 @@ router = APIRouter(tags=["jobs"])
 _UPLOADS_AT_ONCE = 16
 _FOLLOWERS_AT_ONCE = 512
 
+# In this version of OpenAPI the schema of a stream is that of each event.
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["output", "phase", "restart", "end"]},
+        "id": {"type": "string", "description": "Where the stream is; of `output` alone."},
+        "data": {"type": "string", "description": "A JSON object."},
+    },
+}
+
 
 class _Traffic:
     """What of this kind a server carries at the moment."""
@@ -78,6 +89,7 @@ _BYTES = {"requestBody": {"content": {"application/octet-stream": {"schema": {"t
 @router.put(
     "/v0/runners/{runner}/jobs/{job}/output",
     operation_id="runner_job_output_put",
+    responses={202: {"model": UploadBody, "description": "More is to come."}},
     openapi_extra={**RUNNER_SECURITY, **_BYTES},
 )
 async def put_output(
@@ -136,7 +148,7 @@ async def get_upload(
     "/v0/projects/{project}/jobs/{job}/output",
     operation_id="proj_job_output_get",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": {"schema": _EVENT}}}},
 )
 async def get_output(
     *,
