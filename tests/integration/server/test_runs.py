@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +13,15 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
+from metalmark.model import JobEvent, public_runner
 from metalmark.server import ServerContext
-from metalmark.store import JobRecord, find_job
+from metalmark.server.job_desk import Ending, JobDesk
+from metalmark.store import JobRecord, LeaseHolder, find_job
 from metalmark.store.tables import audit_log, branches, jobs, organizations, projects, reports, testbeds, versions
 from metalmark.testing.images import FakeImage
 from metalmark.testing.registry import StandInRegistry
 from metalmark.testing.running_server import RunningServer, running_server
+from metalmark.wire import JobOutput
 
 TIMES: dict[str, Any] = {"start_time": "2026-03-01T10:00:00Z", "end_time": "2026-03-01T10:00:42Z", "results": []}
 SPEC = {"os": "linux", "architecture": "x86_64", "sandbox": "firecracker", "cpu": 2, "memory": 2**32, "disk": 2**33}
@@ -385,3 +389,47 @@ def test_the_key_of_a_project_changes_no_names(server: RunningServer, client: ht
             assert holder.patch(place, json={"slug": "other"}).status_code == 403
             assert holder.delete(place).status_code == 403
             assert client.patch(place, json={"name": name()}).status_code == 200
+
+
+def test_first_runs_at_once_make_one_project_under_its_own_slug(server: RunningServer, client: httpx.Client) -> None:
+    slug = name("race")
+    context = {"bencher.dev/v0/repo/name": slug}
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: run(client, project=slug, context=context), range(8)))
+    assert [answer.status_code for answer in answers] == [201] * 8
+    assert {answer.json()["project"]["slug"] for answer in answers} == {slug}
+    assert len({answer.json()["project"]["uuid"] for answer in answers}) == 1
+    assert sorted(answer.json()["branch"]["head"]["version"]["number"] for answer in answers) == list(range(8))
+
+
+def test_the_report_of_a_job_gets_its_times(server: RunningServer, client: httpx.Client) -> None:
+    spec = make_spec(client)
+    runner = made(client, "/v0/runners", name=name("runner"))
+    made(client, f"/v0/runners/{runner['uuid']}/specs", spec=spec["uuid"])
+    job = {"image": f"adder@{DIGEST}", "spec": spec["slug"], "backdate": "2020-01-01T00:00:00Z"}
+    project = make_project(client)
+    submitted = run(client, project=project, job=job).json()
+
+    async def carry_out(context: ServerContext) -> None:
+        claimed = await context.dispatcher.wait_for_job(
+            runner=UUID(runner["uuid"]), capabilities=public_runner(), deadline_s=context.clock.monotonic_s() + 10
+        )
+        assert claimed is not None
+        assert str(claimed.job) == submitted["job"]
+        desk, holder = JobDesk(context), LeaseHolder(runner=claimed.runner, lease=claimed.lease)
+        await desk.start(claimed.job, holder, began=True)
+        await desk.end(claimed.job, holder, Ending(event=JobEvent.COMPLETE, output=JobOutput(results=())))
+
+    server.call(carry_out)
+    report = client.get(f"/v0/projects/{project}/reports/{submitted['uuid']}").json()
+    assert report["start_time"] == "2020-01-01T00:00:00Z"
+    assert report["end_time"].startswith("2020-01-01T00:0")
+    assert client.get(f"/v0/projects/{project}/jobs/{submitted['job']}").json()["status"] == "processed"
+    # A job that has run goes with its report, output and all.
+    assert client.delete(f"/v0/projects/{project}/reports/{submitted['uuid']}").status_code == 204
+    assert client.get(f"/v0/projects/{project}/jobs/{submitted['job']}").status_code == 404
+
+    async def outputs(context: ServerContext) -> object:
+        return await context.blobs.below(f"outputs/{submitted['project']['uuid']}")
+
+    assert server.call(outputs) == ()
