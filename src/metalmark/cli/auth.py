@@ -43,6 +43,7 @@ async def sign_up(
     i_agree: Annotated[bool, typer.Option("--i-agree", help="You agree to the terms of who runs the server.")] = False,
 ) -> View:
     """Make an account, where the server lets people in. The first user becomes its administrator."""
+    del plan
     if not i_agree:
         raise InputError("--i-agree", "not given", "the server takes nobody without it")
     body = only_given(
@@ -52,7 +53,6 @@ async def sign_up(
             "slug": slug,
             "invite": invite,
             "claim": claim,
-            "plan": plan,
             "i_agree": True,
         }
     )
@@ -62,7 +62,8 @@ async def sign_up(
 @remote_command(app, "login", needs_credential=False, answers="MailedBody")
 async def log_in(server: ServerSession, *, email: Email, invite: _Invite = None, plan: _Plan = None) -> View:
     """Ask for a message with the token that `metalmark auth confirm` takes."""
-    body = only_given({"email": email, "invite": invite, "plan": plan})
+    del plan
+    body = only_given({"email": email, "invite": invite})
     return single((await server.call("POST", "auth", "login", body=body)).value, notes=(_SENT,))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +20,37 @@ from metalmark.client import INTERFACE_VERSION, open_session
 
 KEY = "bencher_user_0123456789abcdefghijABCDEFGHIJ"
 Asked = tuple[str, str, dict[str, str], Any]
+
+
+DOCUMENT = Path(__file__).parents[3] / "docs/reference/openapi.json"
+
+
+@cache
+def operations() -> list[tuple[str, re.Pattern[str], set[str], dict[str, Any]]]:
+    """Method, path, names of parameters and schema of the body of each operation in the interface's description."""
+    document = json.loads(DOCUMENT.read_text(encoding="utf-8"))
+    found = []
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            parameters = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"}
+            content = operation.get("requestBody", {}).get("content", {})
+            schema = content.get("application/json", {}).get("schema", {})
+            schema = document["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], schema)
+            found.append((method.upper(), re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), parameters, schema))
+    return found
+
+
+def check_against_document(request: httpx.Request) -> None:
+    """Fail for a request that the interface's description does not know, or knows without one of its fields."""
+    path = request.url.raw_path.decode().partition("?")[0]
+    matching = [each for each in operations() if each[0] == request.method and each[1].fullmatch(path)]
+    assert matching, f"the interface has no {request.method} {path}"
+    # A literal path may look like one with a name in it.
+    known = set().union(*(parameters for _, _, parameters, _ in matching))
+    assert set(request.url.params) <= known, f"{request.method} {path} takes {known}"
+    if request.content:
+        fields = set().union(*(schema.get("properties", {}) for _, _, _, schema in matching))
+        assert set(json.loads(request.content)) <= fields, f"the body of {request.method} {path} has {fields}"
 
 
 @dataclass
@@ -38,6 +71,7 @@ class ScriptedServer:
         if request.url.path == "/v0/server/version":
             return httpx.Response(200, json={"version": self.version, "metalmark": "0"})
         self.requests.append(request)
+        check_against_document(request)
         return self.replies.pop(0) if self.replies else httpx.Response(200, json={})
 
     @property

@@ -25,12 +25,11 @@ from metalmark.model import InputError
                     "slug": "a",
                     "invite": "i",
                     "claim": "c",
-                    "plan": "p",
                     "i_agree": True,
                 },
             ),
         ),
-        ("login a@x.org --invite i", ("POST", "/auth/login", {}, {"email": "a@x.org", "invite": "i"})),
+        ("login a@x.org --invite i --plan p", ("POST", "/auth/login", {}, {"email": "a@x.org", "invite": "i"})),
         ("accept a.b.c", ("POST", "/auth/accept", {}, {"invite": "a.b.c"})),
     ],
 )
