@@ -18,6 +18,7 @@ from metalmark.model import StoreAway, StoreBusy
 from metalmark.store.database_errors import may_be_of_a_race, wants_another_try, was_cut_off
 from metalmark.store.notices import MISSED, Notice, Notices, take_announced
 from metalmark.store.pace import Isolation, Pace
+from metalmark.store.turns import Turns
 from metalmark.system import sleep_s
 
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class PostgresqlEngine:
     def __init__(self, url: URL, pace: Pace, notices: Notices) -> None:
         self._pace = pace
         self._notices = notices
+        self._turns = Turns(pace.connections, pace.lock_s)
         self._single_file = anyio.Lock()
         settings = {
             "statement_timeout": round(pace.write_s * 1000),
@@ -94,12 +96,13 @@ class PostgresqlEngine:
     @asynccontextmanager
     async def _begun(self, isolation: str, *, readonly: bool) -> AsyncIterator[AsyncConnection]:
         """Give a connection in a transaction that is rolled back at the end, unless it was committed."""
-        connection = await self._start(isolation, readonly=readonly)
-        try:
-            yield connection
-        finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(self._pace.connect_s):
-                await connection.close()
+        async with self._turns.turn():
+            connection = await self._start(isolation, readonly=readonly)
+            try:
+                yield connection
+            finally:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(self._pace.connect_s):
+                    await connection.close()
 
     async def _start(self, isolation: str, *, readonly: bool) -> AsyncConnection:
         connection = self._engine.connect()

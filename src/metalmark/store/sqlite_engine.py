@@ -24,6 +24,7 @@ from metalmark.model import StableError, StoreAway, StoreBusy
 from metalmark.store.database_errors import ended_transaction, meaning_of
 from metalmark.store.notices import Notice, Notices, take_announced
 from metalmark.store.pace import Isolation, Pace
+from metalmark.store.turns import Turns
 from metalmark.system import try_locked
 
 T = TypeVar("T")
@@ -108,6 +109,7 @@ class SqliteEngine:
         writing = ("journal_mode=WAL", "synchronous=FULL", "journal_size_limit=67108864", *shared)
         self._path = path
         self._alone = alone
+        self._turns = Turns(pace.connections, pace.lock_s)
         self._pace = pace
         self._notices = notices
         self._writing = create_async_engine(url, poolclass=NullPool)
@@ -150,7 +152,7 @@ class SqliteEngine:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection that sees one state of the database and cannot change it."""
-        async with self._reading.connect() as connection:
+        async with self._turns.turn(), self._reading.connect() as connection:
             await connection.begin()
             try:
                 yield connection
