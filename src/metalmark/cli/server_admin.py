@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from metalmark.cli.async_command import run_async
 from metalmark.cli.remote import group_of
 from metalmark.cli.secret_file import SecretFile
-from metalmark.cli.server_options import ConfigFile, Database, alone, read_place
+from metalmark.cli.server_audit import audit
+from metalmark.cli.server_options import ConfigFile, Database, alone, read_place, with_store
 from metalmark.cli.view import View, done, show
 from metalmark.model import Email, InputError, UserName
 from metalmark.system import SystemClock
@@ -20,8 +20,6 @@ from metalmark.system import SystemClock
 if TYPE_CHECKING:
     from metalmark.model import ApiKey
     from metalmark.store import Store, UserRecord
-
-T = TypeVar("T")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SaveKey = Annotated[
@@ -32,8 +30,6 @@ SaveKey = Annotated[
 
 def add_server_administration(app: typer.Typer) -> None:
     """Add the group ``admin`` to the group ``server``."""
-    from metalmark.cli.server_audit import audit
-
     admin = group_of("Look after the database of a server on this machine, whether or not it runs.")
     app.add_typer(admin, name="admin")
     admin.command("create-user")(create_user)
@@ -43,22 +39,6 @@ def add_server_administration(app: typer.Typer) -> None:
     admin.command("vacuum")(vacuum)
     admin.command("backup")(backup)
     admin.command("restore")(restore)
-
-
-def with_store(config: Path | None, database: str | None, work: Callable[[Store], Awaitable[T]]) -> T:
-    """Open the database of a server, do something with it, and close it.
-
-    Raises:
-        MetalmarkError: It cannot be opened, or the work has failed.
-    """
-    place = read_place(config, database=database)
-    from metalmark.store import Store
-
-    async def run() -> T:
-        async with await Store.open(place.database) as store:
-            return await work(store)
-
-    return run_async(run)
 
 
 def create_user(  # noqa: PLR0917  # each is a flag

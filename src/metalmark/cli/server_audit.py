@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from metalmark.cli.server_options import ConfigFile, Database
+from metalmark.cli.server_options import ConfigFile, Database, with_store
 from metalmark.cli.view import View, moment, plain, show
 from metalmark.model import parse_uuid
 
@@ -27,8 +27,6 @@ def audit(  # noqa: PLR0917  # each is a flag
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Show the audit log of a server, the latest act first."""
-    from metalmark.cli.server_admin import with_store
-
     subject_id = None if subject is None else parse_uuid(subject, field="--subject")
     actor_id = None if actor is None else parse_uuid(actor, field="--actor")
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from metalmark.cli.async_command import run_async
 from metalmark.model import StableError, ToolMissing
 from metalmark.system import ensure_private, folders, try_locked
 
 if TYPE_CHECKING:
     from metalmark.server import ServerConfig
+    from metalmark.store import Store
+
+T = TypeVar("T")
 
 ConfigFile = Annotated[
     Path | None,
@@ -117,3 +121,19 @@ def alone(place: Place) -> Iterator[None]:
                 hint="stop it first, or use PostgreSQL for several",
             )
         yield
+
+
+def with_store(config: Path | None, database: str | None, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Open the database of a server, do something with it, and close it.
+
+    Raises:
+        MetalmarkError: It cannot be opened, or the work has failed.
+    """
+    place = read_place(config, database=database)
+    from metalmark.store import Store
+
+    async def run() -> T:
+        async with await Store.open(place.database) as store:
+            return await work(store)
+
+    return run_async(run)

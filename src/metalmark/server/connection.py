@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 from uuid import uuid4
 
 import h11
@@ -12,6 +12,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from metalmark.server.errors import error_body
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 
 class _Cut:
@@ -47,7 +50,9 @@ class BoundedHttp(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Read a piece of a request."""
         super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:
+        # There is none before the first request, whatever the base class declares.
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is None or cycle.response_complete:
             # The head of a request has begun, and uvicorn has taken back its own timer for idle connections.
             self._head.arm(self.transport)
         else:
