@@ -34,8 +34,8 @@ app = group_of("Describe the machines that jobs ask for. Needs an administrator.
 SPEC_COLUMNS = columns("slug", "os", "architecture", "sandbox", "cpu", "memory", "disk", "network", "fallback", "uuid")
 """Columns of a list of specs."""
 SPEC_FIELDS = columns(
-    "uuid", "name", "slug", "os", "architecture", "sandbox", "cpu", "memory", "disk", "network", "fallback", "created",
-    "modified", "archived",
+    "uuid", "name", "slug", "os", "architecture", "sandbox", "cpu", "memory", "disk", "network", "fallback",
+    "anonymous", "created", "modified", "archived",
 )  # fmt: skip
 """Lines of one spec."""
 
@@ -76,6 +76,9 @@ async def create_spec(
     fallback: Annotated[
         bool, typer.Option("--fallback", help="For jobs that name no spec; taken from the one that has this now.")
     ] = False,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Also for jobs of nobody, where the server takes such.")
+    ] = False,
 ) -> View:
     """Add a spec. All but its name, slug, fallback and archiving stays as it is made."""
     body = only_given(
@@ -90,6 +93,7 @@ async def create_spec(
             "disk": parse_bytes(disk, field="--disk"),
             "network": network,
             "fallback": fallback,
+            "anonymous": anonymous or None,
         }
     )
     return single((await server.call("POST", "specs", body=body)).value, SPEC_FIELDS)
@@ -109,12 +113,19 @@ async def update_spec(
     name: NewName = None,
     slug: NewSlug = None,
     fallback: Annotated[Truth | None, typer.Option(help="Whether jobs that name no spec get this one.")] = None,
+    anonymous: Annotated[Truth | None, typer.Option(help="Whether jobs of nobody may have it.")] = None,
     archive: Archive = False,
     unarchive: Unarchive = False,
 ) -> View:
     """Rename a spec, make it the fallback, or archive it: no new job can name an archived one."""
     body = changes(
-        {"name": name, "slug": slug, "fallback": truth_of(fallback), "archived": archived_of(archive, unarchive)}
+        {
+            "name": name,
+            "slug": slug,
+            "fallback": truth_of(fallback),
+            "anonymous": truth_of(anonymous),
+            "archived": archived_of(archive, unarchive),
+        }
     )
     return single((await server.call("PATCH", "specs", spec, body=body)).value, SPEC_FIELDS)
 

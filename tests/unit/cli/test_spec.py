@@ -31,7 +31,7 @@ NEEDED = "--name n --os linux --architecture x86_64 --cpu 2"
             ),
         ),
         (
-            f"add {NEEDED} --memory 4294967296 --disk 10kB --slug s --sandbox microvm --network --fallback",
+            f"add {NEEDED} --memory 4294967296 --disk 10kB --slug s --sandbox microvm --network --fallback --anonymous",
             (
                 "POST",
                 "/specs",
@@ -47,11 +47,13 @@ NEEDED = "--name n --os linux --architecture x86_64 --cpu 2"
                     "fallback": True,
                     "slug": "s",
                     "sandbox": "microvm",
+                    "anonymous": True,
                 },
             ),
         ),
         ("view s", ("GET", "/specs/s", {}, None)),
         ("update s --fallback false", ("PATCH", "/specs/s", {}, {"fallback": False})),
+        ("update s --anonymous false", ("PATCH", "/specs/s", {}, {"anonymous": False})),
         (
             "update s --fallback true --name n --unarchive",
             ("PATCH", "/specs/s", {}, {"name": "n", "fallback": True, "archived": False}),
