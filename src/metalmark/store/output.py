@@ -167,6 +167,21 @@ async def lease_of_output(connection: AsyncConnection, job: UUID) -> int | None:
     return found
 
 
+async def drop_old_output(connection: AsyncConnection, *, before: datetime, most: int = 100) -> int:
+    """Delete the live output of jobs that ended before a time, of some of them; return of how many."""
+    ended = (
+        select(chunks.c.job_id)
+        .join(jobs, jobs.c.id == chunks.c.job_id)
+        .where(jobs.c.completed < before, jobs.c.status.not_in(_ACTIVE_CODES))
+        .distinct()
+        .limit(most)
+    )
+    found = list((await connection.execute(ended)).scalars())
+    if found:
+        await connection.execute(delete(chunks).where(chunks.c.job_id.in_(found)))
+    return len(found)
+
+
 async def drop_output(connection: AsyncConnection, job: UUID) -> None:
     """Delete a job's live output; its final output stays."""
     await connection.execute(delete(chunks).where(chunks.c.job_id == job))

@@ -134,8 +134,8 @@ class Rack:
 
 
 @contextmanager
-def rack(folder: Path, database: str, **settings: Any) -> Iterator[Rack]:
-    with running_server(folder, database=database, settings=settings) as server:
+def rack(folder: Path, database: str, *, storage: str | None = None, **settings: Any) -> Iterator[Rack]:
+    with running_server(folder, database=database, storage=storage, settings=settings) as server:
 
         async def lay(context: ServerContext) -> tuple[Floor, UUID]:
             floor = Floor(store=context.store, now=datetime.now(UTC))

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -20,6 +21,7 @@ from tests.integration.server.channel.conftest import Rack
 from tests.integration.server.channel.test_own import OwnRunner, greeted
 
 from metalmark.model import JobEvent
+from metalmark.server.output_sweep import OutputSweep
 from metalmark.testing.public_runner import PublicRunner
 
 DOCUMENT = json.dumps({"results": [{"exit_code": 0, "stdout": "x" * 3_000_000}]}).encode()
@@ -239,3 +241,24 @@ def test_an_unknown_job_has_no_output(racks: Rack) -> None:
         path = f"/v0/projects/{racks.floor.project}/jobs/0197c3d4-0000-7000-8000-000000000001/output"
         assert client.get(path).status_code == 404
         assert client.get(path.replace("0197c3d4-0000-7000-8000-000000000001", "nonsense")).status_code == 400
+
+
+def test_live_output_and_unfinished_uploads_go_once_their_job_is_over(
+    racks: Rack, printing: tuple[OwnRunner, dict[str, Any], str], uploader: Uploader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, held, path = printing
+    printed(own, held, 0, "old")
+    uploader.put(DOCUMENT[:1000])
+
+    def outputs() -> int:
+        with racks.server.client() as client:
+            return client.get(path).text.count("event: output")
+
+    monkeypatch.setattr("metalmark.server.output_sweep.KEPT", timedelta(seconds=-60))
+    racks.call(lambda context: OutputSweep(context).sweep())
+    assert outputs() == 1 and uploader.status()["offset"] == 1000, "what runs is kept"
+    for job in (held["job"], uploader.job):
+        racks.move(job, JobEvent.CANCEL)
+    racks.call(lambda context: OutputSweep(context).sweep())
+    assert outputs() == 0
+    assert racks.call(lambda context: context.blobs.below(f"uploads/{uploader.job}")) == ()
