@@ -238,10 +238,12 @@ _EACH = {
     False: "SELECT chosen.id FROM served CROSS JOIN jobs AS chosen WHERE chosen.id IN ({top})",
 }
 
-_CHOICE = """SELECT pick.id FROM jobs AS pick WHERE pick.id IN (SELECT id FROM candidates) AND pick.status = 0
+# The plus keeps both planners from going through all pending jobs here, and the array PostgreSQL from joining.
+_CHOICE = """SELECT pick.id FROM jobs AS pick WHERE pick.id {among} AND +pick.status = 0
   ORDER BY CASE WHEN pick.created <= :overdue_since THEN 0 ELSE 1 END,
     CASE WHEN pick.created <= :overdue_since THEN 0 ELSE -pick.priority END, pick.created, pick.id
   LIMIT :wanted"""
+_AMONG = {True: "= ANY (ARRAY(SELECT id FROM candidates))", False: "IN (SELECT id FROM candidates)"}
 
 _SECONDS = "(CAST(jobs.iterations AS DOUBLE PRECISION) * (jobs.timeout_s + :grace_s) + :allowance_s)"
 _TAKE = f"""UPDATE jobs SET status = 1, lease = jobs.lease + 1, runner_id = given.runner,
@@ -279,7 +281,8 @@ def _candidates(*, postgresql: bool, public: bool, room: frozenset[str]) -> str:
 def _statement(count: int, postgresql: bool, public: bool, room: frozenset[str]) -> TextualSelect:  # noqa: FBT001 - the key of a cache
     """Return the statement that gives so many runners a job each."""
     candidates = _candidates(postgresql=postgresql, public=public, room=room)
-    locked = f"{_CHOICE} FOR UPDATE SKIP LOCKED" if postgresql else _CHOICE
+    choice = _CHOICE.format(among=_AMONG[postgresql])
+    locked = f"{choice} FOR UPDATE SKIP LOCKED" if postgresql else choice
     numbered = "numbered AS (SELECT picked.id, row_number() OVER () AS number FROM picked)"
     given = ", ".join(f"({number + 1}, :runner_{number})" for number in range(count))
     sql = f"WITH {_SERVED}, {candidates}, picked AS ({locked}), {numbered} {_TAKE.format(given=given)}"
@@ -290,7 +293,8 @@ def _statement(count: int, postgresql: bool, public: bool, room: frozenset[str])
 @lru_cache(maxsize=64)
 def _look(public: bool, room: frozenset[str]) -> TextClause:  # noqa: FBT001 - the key of a cache
     """Return the query for jobs that may be claimed, whether or not somebody is about to."""
-    return _typed(f"WITH {_SERVED}, {_candidates(postgresql=True, public=public, room=room)} {_CHOICE}")
+    candidates = _candidates(postgresql=True, public=public, room=room)
+    return _typed(f"WITH {_SERVED}, {candidates} {_CHOICE.format(among=_AMONG[True])}")
 
 
 def _typed(sql: str) -> TextClause:
