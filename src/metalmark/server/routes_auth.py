@@ -89,7 +89,6 @@ async def sign_up(body: SignUpBody, request: Request, context: CurrentContext) -
     """Make an account, and send a mail to confirm it with. The very first user administers the server."""
     _count_attempt(request, context)
     _may_sign_up(body, context)
-    context.limits.spend(Limited.MAILS, body.email)
 
     async def work(connection: Connection) -> UserRecord:
         now = context.clock.now()
@@ -110,7 +109,10 @@ async def sign_up(body: SignUpBody, request: Request, context: CurrentContext) -
         await record_act(connection, act, now=now)
         return user
 
-    await _send_confirmation(context, await context.store.write(work), new=True)
+    user = await context.store.write(work)
+    # After the write: whoever has the address already must not be cut off from signing in by a stranger's attempts.
+    context.limits.spend(Limited.MAILS, body.email)
+    await _send_confirmation(context, user, new=True)
     return MailedBody(email=body.email)
 
 

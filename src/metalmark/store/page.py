@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from metalmark.store.columns import id_text
 
 _MAX_OFFSET = 2**62
+_MAX_SEARCH = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,8 @@ def matches(
     ``%`` and ``_`` in it stand for any run of characters and any one, as users of the wire know it; ASCII letters match
     either case.
     """
-    if "\x00" in text:
-        # No name holds it, and PostgreSQL takes it for the end of the message.
+    if "\x00" in text or len(text) > _MAX_SEARCH:
+        # No name holds it. PostgreSQL takes the one for the end of its message, SQLite refuses patterns of 50,000 bytes.
         return false()
     # PostgreSQL alone gives the backslash a meaning unless told otherwise.
     pattern = f"%{text}%".replace("\\", "\\\\")
