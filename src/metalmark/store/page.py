@@ -50,7 +50,7 @@ def matches(
     either case.
     """
     if "\x00" in text or len(text) > _MAX_SEARCH:
-        # No name holds it. PostgreSQL takes the one for the end of its message, SQLite refuses patterns of 50,000 bytes.
+        # No name holds it. PostgreSQL takes the one for a message's end, SQLite refuses patterns of 50,000 bytes.
         return false()
     # PostgreSQL alone gives the backslash a meaning unless told otherwise.
     pattern = f"%{text}%".replace("\\", "\\\\")
