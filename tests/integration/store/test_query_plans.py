@@ -30,7 +30,7 @@ from metalmark.store.members import find_organization_role, find_project_role, l
 from metalmark.store.organizations import find_organization, list_organizations
 from metalmark.store.output import read_output
 from metalmark.store.projects import find_project, list_projects
-from metalmark.store.reports import ReportFilter, find_report_by_key, list_reports
+from metalmark.store.reports import ReportFilter, find_report, find_report_by_key, list_reports
 from metalmark.store.runners import find_proof, find_runner, find_runner_by_key, list_runner_specs, list_runners
 from metalmark.store.specs import FleetOrder, delete_spec, find_fallback_spec, find_spec, list_specs
 from metalmark.store.testbeds import find_testbed, list_testbeds
@@ -84,8 +84,12 @@ CALLS: dict[str, Call] = {
     ),
     "projects of a user": lambda c: list_projects(c, page=PAGE, sight=Sight(user_id=ONE), descending=True),
     "proof": lambda c: find_proof(c, runner_id=ONE),
+    "report": lambda c: find_report(c, ONE, project_id=ONE),
     "report by idempotency key": lambda c: find_report_by_key(c, project_id=ONE, idempotency_key=ONE),
     "reports": lambda c: list_reports(c, page=PAGE, project_id=ONE, wanted=ReportFilter()),
+    "reports of a branch and testbed": lambda c: list_reports(
+        c, page=PAGE, project_id=ONE, wanted=ReportFilter(branch=SLUG, testbed=ONE, archived=True)
+    ),
     "reports of a time": lambda c: list_reports(
         c, page=PAGE, project_id=ONE, wanted=ReportFilter(not_before=NOW, not_after=NOW), descending=False
     ),
