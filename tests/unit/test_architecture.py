@@ -86,7 +86,7 @@ TESTED_ELSEWHERE = {
     "server/connection.py": "tests/integration/server/test_connection.py",
     "server/context.py": "tests/integration/server/test_running.py",
     "server/errors.py": "tests/unit/server/test_application.py",
-    "server/first_start.py": "tests/integration/server/test_running.py",
+    "server/first_start.py": "tests/integration/server/test_first_start.py",
     "server/job_desk.py": "tests/integration/server/channel/test_own.py",
     "server/job_image.py": "tests/integration/server/test_runs.py",
     "server/output_sweep.py": "tests/integration/server/channel/test_output.py",
