@@ -28,7 +28,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "host": ("metalmark.cli.host", "Examine, set up and test this machine."),
     "server": ("metalmark.cli.server", "Run a server, and ask one about itself."),
     "job": ("metalmark.cli.job", "Follow, cancel and retry jobs."),
-    "report": ("metalmark.cli.report", "Read reports: what runs measured."),
+    "report": ("metalmark.cli.report", "Look after reports: what runs measured."),
     "spec": ("metalmark.cli.spec", "Describe the machines that jobs ask for."),
     "project": ("metalmark.cli.project", "Look after projects and their keys."),
     "branch": ("metalmark.cli.branch", "Look after branches: lines of development, and where each began."),

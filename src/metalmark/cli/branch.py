@@ -30,19 +30,22 @@ if TYPE_CHECKING:
 app = group_of("Look after branches: lines of development, and where each began.")
 
 Branch = Annotated[str, typer.Argument(metavar="BRANCH", help="Slug or UUID of the branch.", show_default=False)]
-_StartBranch = Annotated[
+StartBranch = Annotated[
     str | None, typer.Option("--start-point-branch", metavar="BRANCH", help="Where it begins: UUID, slug or name.")
 ]
-_StartHash = Annotated[
+StartHash = Annotated[
     str | None, typer.Option("--start-point-hash", metavar="HASH", help="At this commit; without it at the latest.")
 ]
-_StartVersions = Annotated[
+StartVersions = Annotated[
     int | None,
     typer.Option(
         "--start-point-max-versions", metavar="N", min=0, max=2**32 - 1, help="Versions to take over; usually 255."
     ),
 ]
-_StartThresholds = Annotated[bool, typer.Option("--start-point-clone-thresholds", help="Take over the thresholds too.")]
+StartThresholds = Annotated[bool, typer.Option("--start-point-clone-thresholds", help="Take over the thresholds too.")]
+StartReset = Annotated[
+    bool, typer.Option("--start-point-reset", help="Begin a new head; without a start point an empty one.")
+]
 
 _LIST = columns("slug", "name", column("head.uuid", "head"), "archived", "created", "uuid")
 _FIELDS = columns(
@@ -76,10 +79,10 @@ async def create_branch(
         str, typer.Option(metavar="NAME", help="Its name, as git would take it, 1 to 256 bytes.", show_default=False)
     ],
     slug: Slug = None,
-    start_point_branch: _StartBranch = None,
-    start_point_hash: _StartHash = None,
-    start_point_max_versions: _StartVersions = None,
-    start_point_clone_thresholds: _StartThresholds = False,
+    start_point_branch: StartBranch = None,
+    start_point_hash: StartHash = None,
+    start_point_max_versions: StartVersions = None,
+    start_point_clone_thresholds: StartThresholds = False,
 ) -> View:
     """Make a branch, empty or with the history of another."""
     start = start_point(
@@ -113,13 +116,11 @@ async def update_branch(
     branch: Branch,
     name: NewName = None,
     slug: NewSlug = None,
-    start_point_branch: _StartBranch = None,
-    start_point_hash: _StartHash = None,
-    start_point_max_versions: _StartVersions = None,
-    start_point_clone_thresholds: _StartThresholds = False,
-    start_point_reset: Annotated[
-        bool, typer.Option("--start-point-reset", help="Begin a new head; without a start point an empty one.")
-    ] = False,
+    start_point_branch: StartBranch = None,
+    start_point_hash: StartHash = None,
+    start_point_max_versions: StartVersions = None,
+    start_point_clone_thresholds: StartThresholds = False,
+    start_point_reset: StartReset = False,
     archive: Archive = False,
     unarchive: Unarchive = False,
 ) -> View:

@@ -123,6 +123,11 @@ def test_project_and_what_belongs_to_it(command_line: CommandLine) -> None:
     replaced = cli.json("branch", "update", "widgets", "main", "--start-point-reset")
     assert replaced["head"]["uuid"] != main["head"]["uuid"]
     assert cli.json("branch", "view", "widgets", "main", "--head", main["head"]["uuid"])["head"]["replaced"]
+    times = ["--start-time", "2026-01-31T10:00:00Z", "--end-time", "2026-01-31T10:00:05Z"]
+    report = cli.json("report", "create", "widgets", "--branch", "main", "--testbed", "pi-5", *times, "--results", "{}",
+                      "--adapter", "json", "--hash", "0" * 40)  # fmt: skip
+    assert report["branch"]["head"]["version"] == {"number": 0, "hash": "0" * 40}
+    cli.run("report", "delete", "widgets", report["uuid"])
     assert cli.json("branch", "update", "widgets", "main", "--archive")["archived"]
     assert [branch["slug"] for branch in cli.json("branch", "list", "widgets", "--archived")] == ["main"]
     out, _ = cli.run("branch", "view", "widgets", feature["slug"])

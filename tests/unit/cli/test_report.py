@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tests.unit.cli.scripted_server import ScriptedServer
 
@@ -23,6 +25,33 @@ from metalmark.model import InputError
 def test_request_of_each_command(server: ScriptedServer, words: str, asked: object) -> None:
     server.run("report", *words.split())
     assert server.asked == [asked]
+
+
+def test_report_of_a_run_elsewhere(server: ScriptedServer, tmp_path: Path) -> None:
+    (tmp_path / "output").write_bytes(b"second\xff\n")
+    words = "create p --branch main --testbed t --start-time 0 --end-time 1970-01-01T02:00:01+02:00 --results first"
+    server.run(
+        "report", *words.split(), "--results-file", str(tmp_path / "output"), "--hash", "h", "--adapter", "json",
+        "--fold", "min", "--start-point-branch", "b", "--start-point-reset",
+    )  # fmt: skip
+    body = {
+        "branch": "main",
+        "testbed": "t",
+        "start_time": "1970-01-01T00:00:00+00:00",
+        "end_time": "1970-01-01T00:00:01+00:00",
+        "results": ["first", "second\ufffd\n"],
+        "hash": "h",
+        "start_point": {"branch": "b", "reset": True},
+        "settings": {"adapter": "json", "fold": "min"},
+    }
+    assert server.asked == [("POST", "/projects/p/reports", {}, body)]
+
+
+def test_results_that_are_not_there(server: ScriptedServer) -> None:
+    words = "create p --branch main --testbed t --start-time 0 --end-time 1 --results-file /nonexistent"
+    with pytest.raises(InputError, match="--results-file"):
+        server.run("report", *words.split())
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
