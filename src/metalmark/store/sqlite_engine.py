@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from metalmark.model import StableError, StoreAway, StoreBusy
 from metalmark.store.database_errors import ended_transaction, meaning_of
 from metalmark.store.notices import Notice, Notices, take_announced
 from metalmark.store.pace import Isolation, Pace
+from metalmark.store.sqlite_driver import connect
 from metalmark.store.turns import Turns
 from metalmark.system import try_locked
 
@@ -53,8 +55,6 @@ class _Write:
 def _prepare(engine: AsyncEngine, pragmas: tuple[str, ...], begin: str) -> None:
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's
-        # None stops the driver from beginning transactions by itself, and at the wrong time.
-        connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")
@@ -104,6 +104,7 @@ class SqliteEngine:
     def __init__(self, path: Path, pace: Pace, notices: Notices, *, alone: bool) -> None:
         busy = f"busy_timeout={round(pace.lock_s * 1000)}"
         url = URL.create("sqlite+aiosqlite", database=str(path))
+        creator = partial(connect, path)
         shared = ("foreign_keys=ON", busy, "temp_store=MEMORY")
         # FULL: an acknowledged result outlives a power cut. Group commit makes it cheap.
         writing = ("journal_mode=WAL", "synchronous=FULL", "journal_size_limit=67108864", *shared)
@@ -112,9 +113,14 @@ class SqliteEngine:
         self._turns = Turns(pace.connections, pace.lock_s)
         self._pace = pace
         self._notices = notices
-        self._writing = create_async_engine(url, poolclass=NullPool)
+        self._writing = create_async_engine(url, poolclass=NullPool, async_creator=creator)
         self._reading = create_async_engine(
-            url, pool_size=pace.connections, max_overflow=0, pool_timeout=pace.lock_s, pool_reset_on_return=None
+            url,
+            async_creator=creator,
+            pool_size=pace.connections,
+            max_overflow=0,
+            pool_timeout=pace.lock_s,
+            pool_reset_on_return=None,
         )
         _prepare(self._writing, writing, "BEGIN IMMEDIATE")
         _prepare(self._reading, (*shared, "query_only=ON"), "BEGIN")
