@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 import pytest
 
-from metalmark.system import monotonic_ns, monotonic_s, realtime_ns, sleep_s
+from metalmark.system import SystemClock, monotonic_ns, monotonic_s, realtime_ns, sleep_s
 
 
 def test_units_agree_with_the_systems_clocks() -> None:
@@ -18,3 +19,13 @@ async def test_sleeping_takes_at_least_that_long() -> None:
     start = monotonic_ns()
     await sleep_s(0.02)
     assert monotonic_ns() - start >= 19_000_000
+
+
+@pytest.mark.anyio
+async def test_the_machines_clock_is_aware_and_waits_no_negative_time() -> None:
+    clock = SystemClock()
+    assert clock.now().utcoffset() == timedelta()
+    before = clock.monotonic_s()
+    await clock.sleep_s(-1)
+    await clock.sleep_s(0.01)
+    assert clock.monotonic_s() - before >= 0.01
