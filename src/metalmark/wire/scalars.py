@@ -230,7 +230,8 @@ def _url(text: str) -> str:
 
 
 _URL_MAX_LENGTH = 2048
-# A console makes links of these: a scheme that runs code must not get in.
-_URL = re.compile(r"(?i:https?|ssh|git)://[^\s\x00-\x20\x7f<>\"`{}|\\^/?#]+(?:[/?#][^\s\x00-\x20\x7f<>\"`{}|\\^]*)?")
+# A console makes links of these: a scheme that runs code must not get in. Lone surrogates are no text to a database.
+_NOT_IN_URL = r"\s\x00-\x20\x7f<>\"`{}|\\^\ud800-\udfff"
+_URL = re.compile(rf"(?i:https?|ssh|git)://[^/?#{_NOT_IN_URL}]+(?:[/?#][^{_NOT_IN_URL}]*)?")
 UrlField = Annotated[str, _Text(_url, format="uri", maxLength=_URL_MAX_LENGTH)]
 """An absolute URL as it was given."""

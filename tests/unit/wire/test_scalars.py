@@ -95,7 +95,8 @@ def test_a_change_refuses_what_it_does_not_know_and_null_that_clears_nothing(cha
         (UserNameField, "a_b"), (JwtField, "a.b"), (UuidField, "x"), (UuidField, 5), (ResourceIdField, "A b"),
         (BranchIdField, "a b"), (BenchmarkIdField, ""), (NameIdField, " x"), (DateTimeField, 1700000000),
         (DateTimeField, "2026-01-31"), (UrlField, "x"), (UrlField, "javascript:alert(1)"),
-        (UrlField, "javascript://a/%0aalert(1)"), (UrlField, "https://"), (UrlField, "https://a b"),
+        (UrlField, "javascript://a/%0aalert(1)"), (UrlField, "https://"), (UrlField, "https://a/\ud800"),
+        (UrlField, "https://\udfff"), (UrlField, "https://a/\x00"), (UrlField, "https://a b"),
     ],
 )  # fmt: skip
 def test_what_is_out_of_bounds_is_refused(kind: Any, value: object) -> None:
