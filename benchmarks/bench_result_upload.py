@@ -130,9 +130,6 @@ def main() -> None:
             floor(Path(name), b"x" * (size_mib * MIB))
             rack.over_the_channel(size_mib * MIB)
             rack.uploaded(size_mib * MIB)
-        if not options.quick:
-            floor(Path(name), b"x" * (256 * MIB))
-            rack.uploaded(256 * MIB)
 
 
 if __name__ == "__main__":

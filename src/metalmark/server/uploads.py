@@ -5,7 +5,6 @@ A part is a blob of its own, so that any process of the server can go on where a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -108,23 +107,11 @@ async def _in_parts(body: AsyncIterator[bytes], room: int, *, announced: int) ->
 
 
 async def _finish(blobs: Blobs, upload: Upload) -> None:
-    parts = await _parts(blobs, upload)
-    hasher = hashlib.sha256()
-
-    async def whole() -> AsyncIterator[bytes]:
-        for part in parts:
-            async for piece in blobs.stream(part.key):
-                hasher.update(piece)
-                yield piece
-        if hasher.hexdigest() != upload.checksum:
-            raise InputError("checksum", upload.checksum, "the bytes that arrived have another one", hint="begin anew")
-
-    try:
-        await blobs.put(upload.key, whole())
-    except InputError:
-        await forget(blobs, upload)
-        raise
+    parts = [part.key for part in await _parts(blobs, upload)]
+    right = await blobs.join(parts, upload.key, checksum=upload.checksum)
     await forget(blobs, upload)
+    if not right:
+        raise InputError("checksum", upload.checksum, "the bytes that arrived have another one", hint="begin anew")
 
 
 async def forget(blobs: Blobs, upload: Upload) -> None:

@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,8 +21,8 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
-from metalmark.model import InputError, NotFound, StoreAway, StoreFull, TooLarge
-from metalmark.system import in_thread, sync_folder
+from metalmark.model import DigestMismatch, InputError, NoSpace, NotFound, StoreAway, StoreFull, TooLarge
+from metalmark.system import in_thread, published, sync_folder
 
 CHUNK_BYTES = 1024 * 1024
 """Size of the pieces in which a blob is streamed."""
@@ -111,6 +111,32 @@ class Blobs:
             with _told(key):
                 await in_thread(_synced, self._folder, key)
         return content.count if isinstance(content, _Counted) else len(content)
+
+    async def join(self, parts: Sequence[str], key: str, *, checksum: str) -> bool:
+        """Store the blobs of some keys, one after the other, as one; nothing when their SHA-256 is another.
+
+        Raises:
+            NotFound: A part is missing.
+            StoreUnavailable: The whole could not be written; nothing of it is there.
+        """
+        if self._folder is not None:
+            with _told(key):
+                paths = [self._folder / _checked(part) for part in parts]
+                return await in_thread(_joined, paths, self._folder / _checked(key), self._folder, checksum)
+        hasher = hashlib.sha256()
+
+        async def whole() -> AsyncIterator[bytes]:
+            for part in parts:
+                content = await self.get(part)
+                hasher.update(content)
+                yield content
+            _require(hasher.hexdigest(), checksum)
+
+        try:
+            await self.put(key, whole())
+        except DigestMismatch:
+            return False
+        return True
 
     async def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         """Return a blob whole.
@@ -228,10 +254,36 @@ def _synced(folder: Path, key: str) -> None:
             break
 
 
+def _require(found: str, checksum: str) -> None:
+    if found != checksum:
+        raise DigestMismatch("the parts have another checksum")
+
+
+def _joined(parts: Sequence[Path], target: Path, folder: Path, checksum: str) -> bool:
+    hasher = hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with published(target) as stream:
+            for part in parts:
+                content = part.read_bytes()
+                hasher.update(content)
+                stream.write(content)
+            _require(hasher.hexdigest(), checksum)
+    except DigestMismatch:
+        return False
+    for parent in target.parent.parents:
+        if not parent.is_relative_to(folder):
+            break
+        sync_folder(parent)
+    return True
+
+
 @contextmanager
 def _told(key: str) -> Iterator[None]:
     try:
         yield
+    except NoSpace as error:
+        raise StoreFull("no space left for blobs", hint="free some, or move server.storage") from error
     except (NotFoundError, FileNotFoundError) as error:
         raise NotFound("blob", key) from error
     except (BaseError, OSError) as error:

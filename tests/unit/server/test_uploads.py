@@ -85,17 +85,15 @@ def test_more_than_announced_and_other_bytes_leave_nothing_in_place() -> None:
 def test_storage_that_fails_at_the_end_can_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         blobs, upload = Blobs.in_memory(), upload_of(b"abc")
-        put = blobs.put
 
-        async def failing(key: str, data: Any, *, durable: bool = True) -> int:
-            if key == upload.key:
-                raise StoreAway("no storage")
-            return await put(key, data, durable=durable)
+        async def failing(parts: Any, key: str, *, checksum: str) -> bool:
+            raise StoreAway("no storage")
 
-        monkeypatch.setattr(blobs, "put", failing)
+        join = blobs.join
+        monkeypatch.setattr(blobs, "join", failing)
         with pytest.raises(StoreAway):
             await take_in(blobs, upload, 0, body(b"abc"))
-        monkeypatch.setattr(blobs, "put", put)
+        monkeypatch.setattr(blobs, "join", join)
         assert await take_in(blobs, upload, 3, body()) == 3
         assert await blobs.get(upload.key) == b"abc"
 

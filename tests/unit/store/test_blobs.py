@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -131,3 +132,20 @@ def test_unknown_storage_is_refused(location: str) -> None:
 
 def test_an_object_store_is_opened_without_a_network() -> None:
     assert isinstance(Blobs.open("s3://bucket/prefix"), Blobs)
+
+
+def test_blobs_are_joined_when_their_checksum_is_right(blobs: Blobs, tmp_path: Path) -> None:
+    async def main() -> None:
+        await blobs.put("parts/0", b"ab")
+        await blobs.put("parts/1", b"c")
+        right = hashlib.sha256(b"abc").hexdigest()
+        assert not await blobs.join(["parts/1", "parts/0"], "x/y/whole", checksum=right)
+        assert await blobs.facts("x/y/whole") is None
+        assert await blobs.join(["parts/0", "parts/1"], "x/y/whole", checksum=right)
+        assert await blobs.get("x/y/whole") == b"abc"
+        with pytest.raises(NotFound):
+            await blobs.join(["parts/9"], "other", checksum=right)
+        assert [facts.key for facts in await blobs.below("x")] == ["x/y/whole"]
+
+    anyio.run(main)
+    assert not list(tmp_path.rglob("*.partial"))
