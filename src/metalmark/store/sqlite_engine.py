@@ -1,7 +1,7 @@
 """SQLite: readers beside one writer, which commits what has gathered in one go.
 
 A commit waits for the disk. While it does, other writes gather; the writer then carries all of them out in one
-transaction, each under a savepoint of its own, and commits once.
+transaction, and commits once. When one of them fails, all are carried out again, each under a savepoint of its own.
 """
 
 from __future__ import annotations
@@ -217,30 +217,41 @@ class SqliteEngine:
                 group.append(item)
         return group
 
-    async def _carry_out(self, connection: AsyncConnection | None, group: list[_Write]) -> AsyncConnection | None:
-        """Carry out a group, and return the connection to go on with, if it is of further use."""
+    async def _carry_out(
+        self, connection: AsyncConnection | None, group: list[_Write], *, apart: bool = False
+    ) -> AsyncConnection | None:
+        """Carry out a group, and return the connection to go on with, if it is of further use.
+
+        Savepoints cost as much as most works, and few works fail: there are none, until one of the group did.
+        """
         spoilers: list[_Write] = []
         try:
             if connection is None:
                 connection = await self._writing.connect()
-            await self._try_group(connection, group, spoilers)
+            await self._try_group(connection, group, spoilers, apart=apart)
         except anyio.get_cancelled_exc_class():
             for item in group:
                 item.fail(StoreAway("the database was closed"))
             raise
         except Exception as error:  # noqa: BLE001 - each waiting write is told, and the writer lives on
-            if connection is not None:
+            # A work that raised an error of its own leaves a connection that works; its transaction was rolled back.
+            if connection is not None and (not spoilers or _cuts_short(error)):
                 await _discard(connection)
-            # One whose own work ended the transaction takes the error with it. Otherwise it was the beginning or the
-            # commit that failed, for all of them.
+                connection = None
             unfinished = [item for item in group if not item.done.is_set()]
+            if spoilers and len(group) > 1 and not apart and not _cuts_short(error):
+                return await self._carry_out(connection, unfinished, apart=True)
+            # One whose work ended the transaction takes the error with it. Otherwise it was the beginning or the commit
+            # that failed, for all of them.
             for item in spoilers or unfinished:
                 item.fail(meaning_of(error) or error)
             rest = [item for item in unfinished if not item.done.is_set()]
-            return await self._carry_out(None, rest) if rest else None
+            return await self._carry_out(connection, rest, apart=apart) if rest else connection
         return connection
 
-    async def _try_group(self, connection: AsyncConnection, group: list[_Write], spoilers: list[_Write]) -> None:
+    async def _try_group(
+        self, connection: AsyncConnection, group: list[_Write], spoilers: list[_Write], *, apart: bool
+    ) -> None:
         """Carry out a group in one transaction; a work that ended it as a whole is added to the spoilers."""
         take_announced(connection)
         notices: list[Notice] = []
@@ -248,7 +259,7 @@ class SqliteEngine:
         async with connection.begin():
             for item in group:
                 spoilers.append(item)
-                error = await self._try_one(connection, item, alone=len(group) == 1)
+                error = await self._try_one(connection, item, apart=apart)
                 spoilers.remove(item)
                 announced = take_announced(connection)
                 if error is None:
@@ -260,21 +271,25 @@ class SqliteEngine:
             item.done.set()
         self._notices.deliver(notices)
 
-    async def _try_one(self, connection: AsyncConnection, item: _Write, *, alone: bool) -> BaseException | None:
+    async def _try_one(self, connection: AsyncConnection, item: _Write, *, apart: bool) -> BaseException | None:
         """Carry out one work; return its error when the transaction can go on without it."""
-        savepoint = None if alone else await connection.begin_nested()
+        savepoint = await connection.begin_nested() if apart else None
         try:
             with anyio.fail_after(self._pace.write_s):
                 item.result = await item.work(connection)
         except Exception as error:
             # A savepoint is gone with its transaction, and a work that was cut short may have left anything.
-            if savepoint is None or ended_transaction(error) or isinstance(error, TimeoutError):
+            if savepoint is None or _cuts_short(error):
                 raise
             await savepoint.rollback()
             return meaning_of(error) or error
         if savepoint is not None:
             await savepoint.commit()
         return None
+
+
+def _cuts_short(error: Exception) -> bool:
+    return ended_transaction(error) or isinstance(error, TimeoutError)
 
 
 async def _discard(connection: AsyncConnection) -> None:
