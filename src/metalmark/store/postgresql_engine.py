@@ -60,6 +60,8 @@ class PostgresqlEngine:
         self._url = url.set(drivername="postgresql+psycopg")
         self._engine = create_async_engine(
             self._url,
+            # Errors are logged, and parameters hold addresses, digests of keys and secrets.
+            hide_parameters=True,
             pool_size=pace.connections,
             max_overflow=0,
             pool_timeout=pace.lock_s,

@@ -113,10 +113,11 @@ class SqliteEngine:
         self._turns = Turns(pace.connections, pace.lock_s)
         self._pace = pace
         self._notices = notices
-        self._writing = create_async_engine(url, poolclass=NullPool, async_creator=creator)
+        self._writing = create_async_engine(url, poolclass=NullPool, async_creator=creator, hide_parameters=True)
         self._reading = create_async_engine(
             url,
             async_creator=creator,
+            hide_parameters=True,
             pool_size=pace.connections,
             max_overflow=0,
             pool_timeout=pace.lock_s,

@@ -305,3 +305,16 @@ async def test_two_servers_share_postgresql_only(database_url: str) -> None:
         # An administrator's command beside the server is no server.
         await (await Store.open(database_url)).close()
     await (await Store.open(database_url, alone=True)).close()
+
+
+async def test_an_error_shows_no_values(store: Store) -> None:
+    async def work(connection: Connection) -> None:
+        await connection.execute(text("SELECT :secret FROM nowhere"), {"secret": "s3cret"})
+
+    with pytest.raises(DBAPIError) as caught:
+        await store.write(work)
+    assert "s3cret" not in str(caught.value)
+    with pytest.raises(DBAPIError) as caught:
+        async with store.read() as connection:
+            await work(connection)
+    assert "s3cret" not in str(caught.value)
