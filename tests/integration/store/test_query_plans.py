@@ -7,6 +7,7 @@ whole tables only where nothing else can be done, so that empty tables show what
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -149,7 +150,10 @@ async def faults_on_sqlite(connection: Connection, statement: str, parameters: A
     steps = [str(row[3]) for row in rows]
     scans = [step for step in steps if step.startswith("SCAN") and " USING " not in step and "SUBQUERY" not in step]
     # Rows made by the statement itself, as a common table expression or a subquery, have no index.
+    made = re.findall(r"(\w+)\s*(?:\([^()]*\)\s*)?\s+AS\s+(?:NOT\s+)?(?:MATERIALIZED\s+)?\(", statement)
+    made += re.findall(r"\)\s+AS\s+(\w+)", statement)
     found = [step for step in scans if not step.startswith(("SCAN (", "SCAN CONSTANT", "SCAN anon"))]
+    found = [step for step in found if not set(re.findall(r"AS (\w+)", step) + step.split()[1:2]) & set(made)]
     return found + ([] if sorts else [step for step in steps if "TEMP B-TREE FOR ORDER BY" in step])
 
 
