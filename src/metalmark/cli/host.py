@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import typer
+from typer.core import TyperCommand
 
 from metalmark.cli.errors import EXIT_FAILURE, tell
+from metalmark.cli.job_options import repeat_flags
 from metalmark.model import InputError
 
 if TYPE_CHECKING:
+    from typer._click.core import Context
+
     from metalmark.runner import Diagnosis
 
 app = typer.Typer(
@@ -183,12 +187,23 @@ async def _download(folder: Path, unwanted: frozenset[str], as_json: bool) -> in
     return 0
 
 
-@app.command("selftest", epilog="Exit code: 0 when no scenario failed, 1 when one did.")
+class _SelftestCommand(TyperCommand):
+    """Understands ``--scenario A B``, which the parser below it does not."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Write several names after one flag as repeated flags."""
+        valued = frozenset(("--sandbox",))
+        return super().parse_args(ctx, repeat_flags(args, lists=frozenset(("--scenario",)), valued=valued, image=False))
+
+
+@app.command("selftest", cls=_SelftestCommand, epilog="Exit code: 0 when no scenario failed, 1 when one did.")
 def selftest(
     list_only: Annotated[bool, typer.Option("--list", help="Name the scenarios, and run none.")] = False,
     scenario: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this scenario; repeatable.", show_default=False),
+        typer.Option(
+            metavar="NAME...", help="Only these scenarios; several names at a time, repeatable.", show_default=False
+        ),
     ] = None,
     sandbox: Annotated[
         str | None, typer.Option(metavar="NAME", help="firecracker, qemu, container or none. Without it: the best.")

@@ -178,7 +178,9 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words[:at]), list(words[at + 1 :])
 
 
-def repeat_flags(words: Sequence[str], *, lists: frozenset[str], valued: frozenset[str]) -> list[str]:
+def repeat_flags(
+    words: Sequence[str], *, lists: frozenset[str], valued: frozenset[str], image: bool = True
+) -> list[str]:
     """Write ``--cmd a b`` as ``--cmd a --cmd b``, so that one occurrence may bring several words.
 
     A list ends at the next word that begins with ``-``. It takes more than one word only when it cannot swallow the
@@ -188,11 +190,12 @@ def repeat_flags(words: Sequence[str], *, lists: frozenset[str], valued: frozens
         words: The words before ``--``.
         lists: The flags that take lists.
         valued: All other flags that take the next word as their value.
+        image: Whether the command takes an image; where it does not, a list takes all it can get.
 
     Raises:
         InputError: A list of more than 64 words.
     """
-    image_named = any(word == "--image" or word.startswith("--image=") for word in words)
+    image_named = not image or any(word == "--image" or word.startswith("--image=") for word in words)
     result: list[str] = []
     at = 0
     while at < len(words):

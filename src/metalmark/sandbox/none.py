@@ -53,7 +53,8 @@ class NoneBox(AccountedBox):
         return Setup(hostname=self.spec.hostname, cgroup_fds=self._process.cgroup_fds)
 
     async def _cause(self) -> MetalmarkError | None:
-        return self._process.failure() if self._ready is None else None
+        # An agent that has spoken is one that works here: it was killed.
+        return self._process.failure() if self._hello is None else None
 
     async def _end(self) -> None:
         await self._process.stop()

@@ -270,7 +270,12 @@ def started(
 
 
 def ended(process: subprocess.Popen[bytes]) -> bytes:
-    out, _ = process.communicate(timeout=60)
+    try:
+        out, _ = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     return out
 
 

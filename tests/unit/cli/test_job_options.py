@@ -151,6 +151,18 @@ def test_lists_of_words(words: str, expected: str) -> None:
     assert repeat_flags(words.split(), lists=LISTS, valued=VALUED) == expected.split()
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--cmd a b", "--cmd=a --cmd=b"),
+        ("--memory 5 --cmd a b --json", "--memory 5 --cmd=a --cmd=b --json"),
+        ("--cmd=a --cmd b c", "--cmd=a --cmd=b --cmd=c"),
+    ],
+)
+def test_lists_of_words_where_no_image_is_taken(words: str, expected: str) -> None:
+    assert repeat_flags(words.split(), lists=LISTS, valued=VALUED, image=False) == expected.split()
+
+
 def test_list_of_too_many_words_is_refused() -> None:
     with pytest.raises(InputError, match="--cmd"):
         repeat_flags(["--image", "i", "--cmd", *["x"] * 65], lists=LISTS, valued=VALUED)
