@@ -116,6 +116,7 @@ def vacuum(config: ConfigFile = None, database: Database = None) -> None:
     from metalmark.store import vacuum
 
     run_async(lambda: vacuum(place.database))
+    show(done("unused space is given back"), as_json=False)
 
 
 def backup(

@@ -86,7 +86,7 @@ async def _claim(connection: Connection, organization_id: UUID, user_id: UUID, n
 
 @router.post("/signup", operation_id="auth_signup_post", status_code=202, summary="Sign up")
 async def sign_up(body: SignUpBody, request: Request, context: CurrentContext) -> MailedBody:
-    """Make an account, and send a mail to confirm it with. The very first user administers the server."""
+    """Make an account, and send a mail to confirm it with; `auth.signup` of the configuration says who may."""
     _count_attempt(request, context)
     _may_sign_up(body, context)
 

@@ -80,9 +80,7 @@ def test_output_keeps_every_byte(pieces: list[bytes]) -> None:
 
 def output(data: str, count: int = 1) -> str:
     chunk = {"iteration": 0, "stream": "stdout", "data": data}
-    return json.dumps(
-        {"event": "output", "id": 1, "job": str(JOB), "lease": 1, "offset": 0, "chunks": [chunk] * count}
-    )
+    return json.dumps({"event": "output", "id": 1, "job": str(JOB), "lease": 1, "offset": 0, "chunks": [chunk] * count})
 
 
 def test_the_largest_message_of_output_fits_a_frame() -> None:
