@@ -182,6 +182,37 @@ def test_who_takes_over_an_address_takes_over_no_session(open_server: tuple[Runn
     assert call(server, "GET", "/v0/users/eve", by=second).json()["email"] == ADA
 
 
+def test_a_key_changes_no_address(open_server: tuple[RunningServer, Mailbox]) -> None:
+    server, mailbox = open_server
+    assert sign_up(server, ADA).status_code == 202
+    jwt = confirm(server, mailbox, ADA)
+    key = call(server, "POST", "/v0/users/ada/keys", {"name": "ci"}, by=jwt).json()["key"]
+    assert call(server, "PATCH", "/v0/users/ada", {"email": BOB}, by=key).status_code == 403
+    assert call(server, "PATCH", "/v0/users/ada", {"name": "Ada L", "email": ADA}, by=key).json()["name"] == "Ada L"
+    assert call(server, "PATCH", "/v0/users/ada", {"email": BOB}, by=jwt).json()["email"] == BOB
+    # Who administers the server can make another administrator anyway.
+    assert call(server, "PATCH", "/v0/users/ada", {"email": ADA}).json()["email"] == ADA
+
+
+def test_who_was_taken_out_gets_in_by_nothing_that_is_left(inviting: tuple[RunningServer, Mailbox]) -> None:
+    server, mailbox = inviting
+    assert sign_up(server, ADA, invite=invite(server, mailbox, ADA, role="leader")).status_code == 202
+    jwt = confirm(server, mailbox, ADA)
+    private = {"name": "Secret", "visibility": "private"}
+    assert call(server, "POST", "/v0/organizations/acme/projects", private, by=jwt).status_code == 201
+    spare = invite(server, mailbox, ADA, role="leader")
+    assert call(server, "PATCH", "/v0/organizations/acme/members/ada", {"role": "member"}).status_code == 200
+    assert call(server, "POST", "/v0/auth/accept", {"invite": spare}, by=jwt).status_code == 401
+    assert call(server, "GET", "/v0/projects/secret", by=jwt).status_code == 200
+    spare = invite(server, mailbox, ADA)
+    other = invite(server, mailbox, BOB)
+    assert call(server, "DELETE", "/v0/organizations/acme/members/ada").status_code == 204
+    assert call(server, "POST", "/v0/auth/accept", {"invite": spare}, by=jwt).status_code == 401
+    assert call(server, "GET", "/v0/projects/secret", by=jwt).status_code == 404
+    assert call(server, "POST", "/v0/projects/secret/keys", {"name": "left"}, by=jwt).status_code == 404
+    assert sign_up(server, BOB, name="Bob", invite=other).status_code == 202
+
+
 def test_an_older_token_works_until_it_is_revoked(tmp_path: Path) -> None:
     with serving(tmp_path) as (server, _):
 
