@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from metalmark.model import Conflict, JobStatus, NotFound, Permission, TooLarge, TooManyRequests
-from metalmark.server.actor import CurrentActor
+from metalmark.model import Conflict, JobStatus, NotFound, Permission, TooLarge, TooManyRequests, Unauthenticated
+from metalmark.server.actor import Anonymous, CurrentActor
 from metalmark.server.context import CurrentContext, ServerContext
 from metalmark.server.openapi import RUNNER_SECURITY
 from metalmark.server.output_stream import OutputFollower
@@ -160,12 +160,17 @@ async def get_output(
     follow: Annotated[Flag, Query(description="Whether to go on until the job ends.")] = "false",
     last_event_id: Annotated[str, Header(max_length=64, description="Id of the last event that was read.")] = "",
 ) -> StreamingResponse:
-    """Stream the output of a job as server-sent events: `output`, `phase`, `restart`, and `end` with the status."""
+    """Stream the output of a job as server-sent events: `output`, `phase`, `restart`, and `end` with the status.
+
+    As in the view of the job, output is for those who signed in.
+    """
     async with context.store.read() as connection:
         record = await project_for(connection, actor, project, Permission.VIEW)
         found = await find_job(connection, job, project=record.id)
     if found is None:
         raise NotFound("job", job)
+    if isinstance(actor, Anonymous):
+        raise Unauthenticated("there is no credential", why="output is shown to those who signed in")
     follower = OutputFollower(context, job, follow=follow == "true", last_event_id=last_event_id)
     traffic = _traffic(request)
     if traffic.followers >= _FOLLOWERS_AT_ONCE:
