@@ -274,7 +274,18 @@ async def test_every_table_is_there(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "x", "mysql://host/x", "sqlite://", "sqlite:///:memory:", "postgres ql://x", "http://user:secret@x"]
+    "url",
+    [
+        "",
+        "x",
+        "mysql://host/x",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "postgres ql://x",
+        "http://user:secret@x",
+        "postgresql://user@host/name?password=secret",
+        "postgresql://user@host/name?sslkey=x&sslpassword=secret",
+    ],
 )
 def test_what_is_no_address_of_a_database_is_refused(url: str) -> None:
     with pytest.raises(InputError) as caught:
