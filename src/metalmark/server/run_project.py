@@ -59,7 +59,7 @@ class RunTarget:
         named = self.project or self.image_project or (self.context.project_slug if self.context is not None else None)
         if named is None:
             why = "neither it, nor the image, nor the run's context names a project"
-            raise InputError("project", None, why, hint="name the project")
+            raise InputError("project", "missing", why, hint="name the project")
         return named
 
 
