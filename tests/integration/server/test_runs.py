@@ -143,7 +143,7 @@ def test_a_job_carries_what_was_submitted_and_the_digest_of_that_moment(
     assert answer.json()["adapter"] == "magic"
     stored = job_of(server, answer)
     assert stored.config == {
-        "registry": f"https://{registry.name}/",
+        "registry": f"http://{registry.name}/",
         "project": answer.json()["project"]["uuid"],
         "digest": str(digest),
         "image": job["image"],
