@@ -329,3 +329,9 @@ async def test_an_error_shows_no_values(store: Store) -> None:
         async with store.read() as connection:
             await work(connection)
     assert "s3cret" not in str(caught.value)
+
+
+async def test_a_database_that_cannot_be_opened_is_named_without_its_password() -> None:
+    with pytest.raises(StoreAway, match=r"postgresql.*127\.0\.0\.1:1/none cannot be reached: .*refused") as away:
+        await Store.open("postgresql://me:hunter2@127.0.0.1:1/none")
+    assert "hunter2" not in str(away.value)
