@@ -35,10 +35,12 @@ ADA, BOB = "ada@example.com", "bob@example.com"
 
 
 @contextmanager
-def serving(folder: Path, **settings: dict[str, Any]) -> Iterator[tuple[RunningServer, Mailbox]]:
+def serving(
+    folder: Path, database: str | None = None, **settings: dict[str, Any]
+) -> Iterator[tuple[RunningServer, Mailbox]]:
     with running_mailbox() as mailbox:
         given = {"smtp": mailbox.settings, **settings}
-        with running_server(folder / "server", settings=given) as server:
+        with running_server(folder / "server", database=database, settings=given) as server:
             yield server, mailbox
 
 
@@ -76,14 +78,32 @@ def open_server(tmp_path: Path) -> Iterator[tuple[RunningServer, Mailbox]]:
 
 
 @pytest.fixture
-def inviting(tmp_path: Path) -> Iterator[tuple[RunningServer, Mailbox]]:
-    with serving(tmp_path) as both:
+def inviting(tmp_path: Path, database_url: str) -> Iterator[tuple[RunningServer, Mailbox]]:
+    """A server with the default policy, once on each engine."""
+    with serving(tmp_path, database_url) as both:
         assert call(both[0], "POST", "/v0/organizations", {"name": "Acme"}).status_code == 201
         yield both
 
 
-def test_a_closed_server_takes_nobody(tmp_path: Path) -> None:
-    with serving(tmp_path, auth={"signup": "closed"}) as (server, mailbox):
+def test_an_open_server_takes_whoever_has_the_mail(tmp_path: Path, database_url: str) -> None:
+    with serving(tmp_path, database_url, auth={"signup": "open"}) as (server, mailbox):
+        assert call(server, "POST", "/v0/organizations", {"name": "Acme"}).status_code == 201
+        invitation = invite(server, mailbox, BOB)
+        assert sign_up(server, ADA).status_code == 202
+        # Nobody is in before the mail was read, and whoever had no invitation sees no organization of others.
+        assert call(server, "GET", "/v0/users/ada", by=mailbox.token(ADA)).status_code == 401
+        jwt = confirm(server, mailbox, ADA)
+        assert call(server, "GET", "/v0/users/ada", by=jwt).json()["email"] == ADA
+        assert call(server, "GET", "/v0/organizations/acme", by=jwt).status_code == 404
+        assert sign_up(server, ADA).status_code == 409
+        assert sign_up(server, BOB, name="Bob", invite=invitation).status_code == 202
+        jwt = confirm(server, mailbox, BOB)
+        assert call(server, "GET", "/v0/organizations/acme", by=jwt).status_code == 200
+        assert sign_up(server, "eve@example.com", i_agree=False).status_code == 403
+
+
+def test_a_closed_server_takes_nobody(tmp_path: Path, database_url: str) -> None:
+    with serving(tmp_path, database_url, auth={"signup": "closed"}) as (server, mailbox):
         assert call(server, "POST", "/v0/organizations", {"name": "Acme"}).status_code == 201
         token = invite(server, mailbox, ADA)
         assert sign_up(server, ADA).status_code == 403
