@@ -99,6 +99,9 @@ async def open_context(
         store = await stack.enter_async_context(
             await Store.open(config.database or default_database(folder), alone=True)
         )
+        blobs = Blobs.open(config.storage or folder / "blobs")
+        # An operator is told now that the storage is wrong; later it would cost the first results.
+        await blobs.check()
         stopping = anyio.Event()
         metrics = Metrics()
 
@@ -116,7 +119,7 @@ async def open_context(
             config=config,
             clock=clock,
             store=store,
-            blobs=Blobs.open(config.storage or folder / "blobs"),
+            blobs=blobs,
             signer=await open_signer(store, issuer=config.issuer, clock=clock),
             mailer=open_mailer(config.smtp),
             dispatcher=dispatcher,

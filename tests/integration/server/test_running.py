@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from metalmark.model import StableError
+from metalmark.model import StableError, StoreAway
 from metalmark.testing.running_server import running_server
 
 
@@ -85,6 +85,23 @@ def test_a_part_that_fails_to_open_ends_the_start(tmp_path: Path) -> None:
         with pytest.raises(StableError, match="cannot listen"):
             with running_server(tmp_path / "server", settings={"server": {"bind": taken}}):
                 pass
+
+
+def test_a_storage_that_cannot_be_written_to_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "who",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "AWS_REGION": "here",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreAway, match="the storage cannot be written to: ") as away:
+        with running_server(tmp_path / "server", storage="s3://bucket/prefix"):
+            pass
+    assert "hunter2" not in str(away.value)
 
 
 def _address(url: str) -> tuple[str, int]:
