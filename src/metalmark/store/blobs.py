@@ -69,7 +69,8 @@ class Blobs:
             )
         try:
             retry = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
-            clients = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)}
+            # These options beat the environment; an endpoint without TLS is one that the operator named there.
+            clients = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60), "allow_http": True}
             return cls(from_url(text, client_options=clients, retry_config=retry))  # type: ignore[call-overload]  # the overloads are by store, and this one is not known
         except (BaseError, ValueError) as error:
             raise InputError("storage", f"{scheme}://…", "cannot be used as storage", hint=str(error)[:300]) from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import socket
 import ssl
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -87,9 +89,21 @@ def test_a_part_that_fails_to_open_ends_the_start(tmp_path: Path) -> None:
                 pass
 
 
-def test_a_storage_that_cannot_be_written_to_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
+def test_a_storage_that_cannot_be_written_to_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    class Denying(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.send_error(403, "AccessDenied")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    denying = ThreadingHTTPServer(("127.0.0.1", 0), Denying)
+    threading.Thread(target=denying.serve_forever, daemon=True).start()
+    request.addfinalizer(denying.server_close)
+    request.addfinalizer(denying.shutdown)
+    port = denying.server_port
     for name, value in {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ALLOW_HTTP": "true",
@@ -98,7 +112,7 @@ def test_a_storage_that_cannot_be_written_to_ends_the_start(tmp_path: Path, monk
         "AWS_REGION": "here",
     }.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(StoreAway, match="the storage cannot be written to: ") as away:
+    with pytest.raises(StoreAway, match=r"the storage cannot be written to: .*403") as away:
         with running_server(tmp_path / "server", storage="s3://bucket/prefix"):
             pass
     assert "hunter2" not in str(away.value)
