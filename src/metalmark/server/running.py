@@ -28,6 +28,7 @@ from metalmark.server.job_desk import JobDesk
 from metalmark.server.job_rules import claim_rules, job_limits
 from metalmark.server.mail import open_mailer
 from metalmark.server.metrics import Metrics
+from metalmark.server.orphan_sweep import OrphanSweep
 from metalmark.server.output_sweep import OutputSweep
 from metalmark.server.rate_limits import RateLimits
 from metalmark.server.signer import open_signer
@@ -219,6 +220,7 @@ async def serve(
             async with anyio.create_task_group() as tasks:
                 await tasks.start(context.channels.run)
                 tasks.start_soon(OutputSweep(context).run)
+                tasks.start_soon(OrphanSweep(context).run)
                 tasks.start_soon(end)
                 tasks.start_soon(_announce, web, Started(context=context, url=config.url, first_key=first_key), ready)
                 await web.serve(sockets=[listening])

@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,6 +27,7 @@ from metalmark.system import in_thread, published, sync_folder
 CHUNK_BYTES = 1024 * 1024
 """Size of the pieces in which a blob is streamed."""
 _PART_BYTES = 8 * 1024 * 1024
+_LISTED_AT_ONCE = 500
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 _KEY_MAX_LENGTH = 512
 _REASON_CHARACTERS = 400
@@ -189,6 +190,17 @@ class Blobs:
             async for batch in obstore.list(self._backend, prefix=_checked(prefix)):
                 found += [BlobFacts(key=item["path"], size_bytes=item["size"]) for item in batch]
         return tuple(sorted(found, key=lambda facts: facts.key))
+
+    async def older(self, prefix: str, before: datetime) -> AsyncIterator[tuple[str, ...]]:
+        """Yield the keys of the blobs below a prefix that were written before a time, some at once.
+
+        Raises:
+            StoreUnavailable: They could not be listed.
+        """
+        with _told(prefix):
+            async for batch in obstore.list(self._backend, prefix=_checked(prefix), chunk_size=_LISTED_AT_ONCE):
+                if found := tuple(item["path"] for item in batch if item["last_modified"] < before):
+                    yield found
 
     async def check(self) -> None:
         """Write a blob and delete it.
