@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import anyio
-import anyio.lowlevel
 
 from metalmark.store import (
     Claimant,
@@ -87,8 +86,6 @@ class ClaimBatches:
         lock = self._under_way.setdefault(key, anyio.Lock())
         try:
             async with lock, self._turns:
-                # Those whose claims were just carried out may be back already: they come along.
-                await anyio.lowlevel.checkpoint()
                 if self._open.get(key) is batch:
                     del self._open[key]
                 batch.found = await self._carry_out(batch)
