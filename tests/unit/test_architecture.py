@@ -92,7 +92,7 @@ TESTED_ELSEWHERE = {
     "server/first_start.py": "tests/integration/server/test_first_start.py",
     "server/job_bodies.py": "tests/integration/server/test_jobs.py",
     "server/job_desk.py": "tests/integration/server/channel/test_own.py",
-    "server/job_rules.py": "tests/integration/server/test_running.py",
+    "server/large_output.py": "tests/integration/server/channel/test_own.py",
     "server/orphan_sweep.py": "tests/integration/server/test_orphan_sweep.py",
     "server/output_sweep.py": "tests/integration/server/channel/test_output.py",
     "server/permission.py": "tests/integration/server/test_permission.py",

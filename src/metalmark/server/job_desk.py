@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 
 from metalmark.model import Effect, EndReason, JobEvent, JobStatus, NotFound, Phase, TooLarge, transition
+from metalmark.server.large_output import large_output_is_readable
 from metalmark.server.report_times import measured_times
 from metalmark.store import (
     ClaimedJob,
@@ -202,10 +203,7 @@ class JobDesk:
             await self._context.blobs.delete(key)
 
     async def process(self, job: JobRecord) -> JobRecord:
-        """Read the results of a completed job, and return the job as it is then: processed, or failed.
-
-        Results that are larger than a message are taken as they are.
-        """
+        """Read the results of a completed job, and return the job as it is then: processed, or failed."""
         return await self._read(job, None)
 
     async def _read(self, job: JobRecord, output: JobOutput | StoredOutput | None) -> JobRecord:
@@ -232,7 +230,9 @@ class JobDesk:
                 await self._context.blobs.get(key, limit_bytes=self._context.config.server.message_max_bytes)
             )
         except TooLarge:
-            return True
+            limit_bytes = self._context.config.server.output_max_bytes
+            async with self._context.large_reads:
+                return await large_output_is_readable(self._context.storage, key, limit_bytes=limit_bytes)
         except (NotFound, ValueError):
             return False
         return True

@@ -20,7 +20,7 @@ from metalmark.server.channels import Channels
 from metalmark.server.config import ServerConfig
 from metalmark.server.config_rules import split_bind
 from metalmark.server.connection import BoundedHttp
-from metalmark.server.context import ServerContext, default_database
+from metalmark.server.context import ServerContext, default_database, default_storage
 from metalmark.server.deadlines import Deadlines
 from metalmark.server.dispatcher import Dispatcher
 from metalmark.server.first_start import ensure_admin
@@ -100,7 +100,7 @@ async def open_context(
         store = await stack.enter_async_context(
             await Store.open(config.database or default_database(folder), alone=True)
         )
-        blobs = Blobs.open(config.storage or folder / "blobs")
+        blobs = Blobs.open(config.storage or default_storage(folder))
         # An operator is told now that the storage is wrong; later it would cost the first results.
         await blobs.check()
         stopping = anyio.Event()

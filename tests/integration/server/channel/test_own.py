@@ -291,6 +291,32 @@ def test_results_that_were_uploaded_are_named_by_their_checksum(racks: Rack) -> 
     assert racks.job(job).output_digest == f"sha256:{checksum}"
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_results_that_are_larger_than_a_message_are_read_too(racks: Rack, right: bool) -> None:
+    spec = racks.own_spec()
+    runner = racks.runner(spec=spec)
+    job = racks.submit(spec)
+    large = [{"exit_code": 0, "stdout": "x" * 3_000_000}]
+    document = json.dumps({"results": large}).encode()
+    document = document if right else document[:-1]
+    checksum = hashlib.sha256(document).hexdigest()
+    assert len(document) > racks.server.context.config.server.message_max_bytes
+    with greeted(racks, runner) as own, racks.server.client(runner.key) as client:
+        own.want(1)
+        held = own.take()
+        own.tell(event="running", **held)
+        query = {"lease": str(held["lease"]), "checksum": checksum, "size": str(len(document))}
+        path = f"/v0/runners/{runner.runner}/jobs/{job}/output"
+        assert client.put(path, params=query, content=document).json()["complete"] is True
+        uploaded = {"checksum": checksum, "size_bytes": len(document)}
+        assert own.tell(event="completed", uploaded=uploaded, **held)["event"] == "ack"
+    found = racks.job(job)
+    assert (str(found.status), found.output_digest) == ("processed" if right else "failed", f"sha256:{checksum}")
+    with racks.server.client() as client:
+        shown = client.get(f"/v0/projects/{racks.floor.project}/jobs/{job}/output")
+        assert (shown.text.count("event: output"), shown.text.count("event: end")) == (0, 1)
+
+
 def test_the_server_knows_what_the_runner_said_of_itself(racks: Rack) -> None:
     runner = racks.runner()
     with greeted(racks, runner, facts={"cpu": {"model": "x\u0000"}}), racks.server.client() as client:
