@@ -122,15 +122,16 @@ class JobDesk:
         """The runner has been silent for the length of its lease: end the job if it still is the runner's."""
         now = self._context.clock.now()
 
-        async def work(connection: Connection) -> JobRecord | None:
+        async def work(connection: Connection) -> tuple[JobRecord | None, Moved | None]:
             found = await find_job(connection, job)
             if found is None or found.runner != holder.runner or not found.status.is_active:
-                return found
+                return found, None
             # Another process may have heard of the runner since, and then the lease is not over.
-            moved = await expire_job(connection, job, now=now)
-            return found if moved is None else moved.job
+            return found, await expire_job(connection, job, now=now)
 
-        return await self._context.store.write(work)
+        found, moved = await self._context.store.write(work)
+        self._told(moved)
+        return found if moved is None else moved.job
 
     async def give_back(self, claimed: ClaimedJob) -> None:
         """Put a job back whose runner went away before it was told of it."""
@@ -161,9 +162,10 @@ class JobDesk:
             await self._forget(None if stored is None else stored.key)
         elif found.output_key not in (None, stored.key):
             await self._forget(found.output_key)
+        self._told(moved)
         if moved is not None and moved.effect is Effect.MOVE and moved.job.status is JobStatus.COMPLETED:
             moved = Moved(effect=moved.effect, before=moved.before, job=await self._read(moved.job, ending.output))
-        return self._told(moved)
+        return moved
 
     async def _move_to_end(
         self, found: JobRecord, holder: LeaseHolder, ending: Ending, stored: StoredOutput | None
@@ -221,7 +223,7 @@ class JobDesk:
                 await set_report_times(connection, moved.job.report, start=start, end=end)
             return moved
 
-        moved = await self._context.store.write(work)
+        moved = self._told(await self._context.store.write(work))
         return job if moved is None else moved.job
 
     async def _readable(self, key: str) -> bool:

@@ -136,7 +136,9 @@ async def post_retry(
         await record_act(connection, act_of(request, actor, "job.retry", "job", new.id, retry_of=str(old.id)), now=now)
         return job_body(new, spec)
 
-    return await context.store.write(work)
+    body = await context.store.write(work)
+    context.metrics.job_moved(JobStatus.PENDING)
+    return body
 
 
 async def _job(connection: Connection, job: UUID, project: UUID) -> JobRecord:

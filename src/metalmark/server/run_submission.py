@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from starlette.requests import HTTPConnection
 
-from metalmark.model import MetalmarkError, Permission, ResourceId, StoreFull, StoreUnavailable
+from metalmark.model import JobStatus, MetalmarkError, Permission, ResourceId, StoreFull, StoreUnavailable
 from metalmark.server.actor import Actor, caller_of
 from metalmark.server.client_address import address_group
 from metalmark.server.context import ServerContext
@@ -166,6 +166,8 @@ async def _store(submitter: Submitter, draft: ReportDraft, opened: Opened) -> Su
         raise
     if submitted.report.id != draft.id:
         await _forget(context, key)
+    elif draft.job is not None:
+        context.metrics.job_moved(JobStatus.PENDING)
     return submitted
 
 
