@@ -216,6 +216,40 @@ def test_a_stale_or_foreign_lease_changes_nothing(racks: Rack, event: str) -> No
     assert racks.job(job) == before
 
 
+def test_messages_that_are_replayed_change_nothing(racks: Rack) -> None:
+    spec = racks.own_spec()
+    runner, job = racks.runner(spec=spec), racks.submit(spec)
+    chunks = [{"iteration": 0, "stream": "stdout", "data": base64.b64encode(b"once").decode()}]
+    said: list[dict[str, Any]] = [
+        {"event": "running"},
+        {"event": "phase", "phase": "exec"},
+        {"event": "output", "offset": 0, "chunks": chunks},
+        {"event": "completed", "results": RESULTS},
+    ]
+    with greeted(racks, runner) as own, racks.server.client() as client:
+        own.want(1)
+        held = own.take()
+        for message in said:
+            assert own.tell(**message, **held)["event"] == "ack"
+            if message["event"] != "completed":
+                assert own.tell(**message, **held)["event"] == "ack"
+        before, path = racks.job(job), f"/v0/projects/{racks.floor.project}/jobs/{job}"
+        assert str(before.status) == "processed"
+        shown = client.get(f"{path}/output").text
+        assert shown.count("event: output") == 1
+        others = [{"event": "failed", "error": "e"}, {"event": "canceled"}, {"event": "attach"}]
+        for message in (*said, {"event": "completed", "results": [{"exit_code": 1}]}, *others):
+            own.tell(**message, **held)
+        assert own.tell(event="heartbeat", jobs=[held])["lost"] == [held]
+        assert racks.job(job) == before
+        assert client.get(f"{path}/output").text == shown
+        assert racks.output(job) == {"results": RESULTS}
+    with connected(racks, runner) as own:
+        assert own.hello(holding=[held])["held"] == []
+        own.tell(event="completed", results=RESULTS, **held)
+        assert racks.job(job) == before
+
+
 def test_a_fault_of_the_machine_puts_the_job_back_once_and_not_when_it_began(racks: Rack) -> None:
     spec = racks.own_spec()
     job = racks.submit(spec, retry_allowed=True)
