@@ -159,7 +159,7 @@ def main() -> None:
         for url in urls:
             for runners in (4,) if quick else (8, 64):
                 where = Path(folder) / f"{url.partition(':')[0]}-{runners}"
-                measure(url, where, runners, 60 if quick else 4000)
+                measure(url, where, runners, 60 if quick else 1000)
 
 
 if __name__ == "__main__":
