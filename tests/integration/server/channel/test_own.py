@@ -128,6 +128,18 @@ def test_jobs_on_their_way_are_not_wanted_twice(racks: Rack) -> None:
         assert own.want(1)["reason"] == "invalid", "more than were sent"
 
 
+def test_a_runner_that_has_room_still_makes_no_claim_go_back(racks: Rack) -> None:
+    spec = racks.own_spec()
+    jobs = [racks.submit(spec) for _ in range(10)]
+    with greeted(racks, racks.runner(spec=spec)) as own:
+        own.want(4)
+        for _ in jobs:
+            # Said while the next job is being claimed.
+            own.take()
+            own.want(4)
+    assert [racks.job(job).lease for job in jobs] == [1] * len(jobs), "each was claimed once"
+
+
 def test_a_job_that_is_not_wanted_any_more_goes_to_another(racks: Rack) -> None:
     spec = racks.own_spec()
     with greeted(racks, racks.runner(spec=spec)) as own, greeted(racks, racks.runner(spec=spec)) as other:
