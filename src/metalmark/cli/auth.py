@@ -42,7 +42,10 @@ async def sign_up(
     plan: _Plan = None,
     i_agree: Annotated[bool, typer.Option("--i-agree", help="You agree to the terms of who runs the server.")] = False,
 ) -> View:
-    """Make an account, where the server lets people in (`auth.signup`): by invitation unless it says otherwise."""
+    """Make an account, where the server lets people in.
+
+    Its configuration says who comes in (`auth.signup`): by default, whoever has an invitation.
+    """
     del plan
     if not i_agree:
         raise InputError("--i-agree", "not given", "the server takes nobody without it")

@@ -44,6 +44,8 @@ def up(config: ConfigFile = None, bind: Bind = None, database: Database = None, 
     The first start makes an administrator and a key to sign in with. SIGTERM and SIGINT end it: runners are told to
     come back, requests under way are finished; a second signal does not wait for them.
     """
+    # Blobs and whatever else a server writes are its own, wherever the storage is.
+    os.umask(0o077)
     # What happens on a server belongs into its log, and so does mail where no mail server is configured.
     set_up_logging(min(shown(), Verbosity.INFO) if shown() is not Verbosity.ERROR else Verbosity.ERROR)
     forward_library_logs()

@@ -101,7 +101,7 @@ def _hint(status: int, *, with_credential: bool) -> str:
             else "name a user's key with --key-file, or set METALMARK_API_KEY"
         )
     if status == 403:
-        return "this needs a role that the user does not have; an administrator or leader can give it"
+        return "another credential may do it, or another role; an administrator or leader gives roles"
     if status == 404:
         return "see what there is with `list`; what a user must not see is not there for that user"
     if status == 429:

@@ -16,7 +16,7 @@ from metalmark.oci.pack import PackedImage, PackRequest, pack
 from metalmark.oci.packing_list import PackSource
 from metalmark.oci.pull import pull
 from metalmark.oci.reference import Reference
-from metalmark.oci.resolve import resolve_digest
+from metalmark.oci.resolve import ResolvedReference, resolve_reference
 from metalmark.oci.rootfs import Rootfs, open_rootfs, rootfs_cache
 from metalmark.oci.rootfs_cache import CachedRootfs, RootfsCache
 from metalmark.oci.source import ImageSource, SourceKind, parse_source
@@ -46,6 +46,7 @@ __all__ = [
     "Reference",
     "RegistryAccess",
     "ResolvedImage",
+    "ResolvedReference",
     "Rootfs",
     "RootfsCache",
     "SourceKind",
@@ -57,6 +58,6 @@ __all__ = [
     "pack",
     "parse_source",
     "pull",
-    "resolve_digest",
+    "resolve_reference",
     "rootfs_cache",
 ]

@@ -36,6 +36,11 @@ class RegistryOrigin:
         self._access = access
         self._client = RegistryClient(reference, access)
 
+    @property
+    def plain_http(self) -> bool:
+        """Whether the registry is spoken to without TLS; known once something was asked."""
+        return self._client.plain_http
+
     async def root(self) -> Root:
         """Return the manifest or index of the reference."""
         version = self._reference.version

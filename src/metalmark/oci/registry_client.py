@@ -104,6 +104,11 @@ class RegistryClient:
                 pause = patience.first_wait_s * 2 ** (failures - 1) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
                 await sleep_s(min(patience.longest_wait_s, pause if error.wait_s is None else error.wait_s))
 
+    @property
+    def plain_http(self) -> bool:
+        """Whether the registry is spoken to without TLS; known once something was asked."""
+        return self._origin is not None and self._origin.scheme == "http"
+
     async def _begin(self) -> httpx.URL:
         if self._origin is None:
             async with self._challenge_lock:

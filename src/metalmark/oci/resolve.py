@@ -1,6 +1,8 @@
-"""The digest that a reference stands for just now."""
+"""What a reference stands for just now, and how its registry is spoken to."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import anyio
 
@@ -10,7 +12,17 @@ from metalmark.oci.reference import Reference
 from metalmark.oci.registry import RegistryOrigin
 
 
-async def resolve_digest(reference: Reference, access: RegistryAccess, *, timeout_s: float) -> Digest:
+@dataclass(frozen=True, kw_only=True)
+class ResolvedReference:
+    """What the registry had under a reference."""
+
+    digest: Digest
+    """Of the manifest or index."""
+    plain_http: bool
+    """Whether the registry was spoken to without TLS."""
+
+
+async def resolve_reference(reference: Reference, access: RegistryAccess, *, timeout_s: float) -> ResolvedReference:
     """Ask the registry for the manifest or index of a reference, and return its digest.
 
     A digest in the reference is checked all the same: the image has to be there.
@@ -37,4 +49,4 @@ async def resolve_digest(reference: Reference, access: RegistryAccess, *, timeou
         with anyio.CancelScope(shield=True):
             await origin.aclose()
     assert digest is not None, "a registry's document has a digest"
-    return digest
+    return ResolvedReference(digest=digest, plain_http=origin.plain_http)

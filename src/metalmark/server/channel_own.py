@@ -236,8 +236,11 @@ class OwnSession:
     def _wanted(self, message: Wanting) -> Body:
         if message.received > self._sent:
             return Refused(re=message.id, reason=RefusalReason.INVALID, message=f"{self._sent} jobs were sent")
-        self._wanting = message
-        self._claim.cancel()
+        before, self._wanting = self._wanting, message
+        fits_no_more = message.slots <= self._sent - message.received
+        if fits_no_more or before is None or message.specs != before.specs:
+            # A claim that is under way would give its job back: not for the sake of a runner that has room still.
+            self._claim.cancel()
         self._wants.set()
         return Taken(re=message.id)
 

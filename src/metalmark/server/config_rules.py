@@ -22,9 +22,9 @@ def split_bind(bind: str) -> tuple[str, int]:
     """
     host, colon, port = bind.rpartition(":")
     if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65_535 or not host:
-        raise ValueError("this is not ADDRESS:PORT")
+        raise ValueError(f"{bind!r} is not ADDRESS:PORT")
     if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
-        raise ValueError("an IPv6 address is written in brackets")
+        raise ValueError(f"{bind!r}: an IPv6 address is written in brackets")
     return host.strip("[]"), int(port)
 
 

@@ -18,6 +18,7 @@ from metalmark.server.config_rules import rule_faults
 
 _PREFIX = "METALMARK_"
 _MAX_FILE_BYTES = 1024 * 1024
+_SECRET = frozenset({"database", "storage"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +197,9 @@ def _validated(gathered: _Gathered) -> tuple[ServerConfig, frozenset[str]]:
     for fault in faults:
         place = [str(part) for part in fault["loc"]]
         name = place[0] if place[0] in gathered.values else ".".join(place[:2])
-        where = Fault(where=gathered.where(fault["loc"]), why=fault["msg"])
+        # Addresses may hold passwords, whatever the documentation says.
+        given = "" if name in _SECRET else f"{fault['input']!r:.80}: "
+        where = Fault(where=gathered.where(fault["loc"]), why=given + fault["msg"].removeprefix("Value error, "))
         # A value that is one of several kinds has a fault for each of them.
         gathered.faults += [] if name in bad and len(place) > 2 and gathered.keys[name].many else [where]
         bad.add(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -47,6 +47,8 @@ class ServerContext:
     """Counts what happens, for those who watch."""
     folder: Path
     """The server's own folder: backups, and the database and storage that were not placed elsewhere."""
+    large_reads: anyio.Lock = field(default_factory=anyio.Lock)
+    """Held while an output that is larger than a message is read: one at a time."""
     stopping: anyio.Event
     """Set when this process is on its way out: no new work, and channels close so that runners reconnect."""
 
@@ -55,10 +57,20 @@ class ServerContext:
         """URL of the database. It may hold a password: not for logs."""
         return self.config.database or default_database(self.folder)
 
+    @property
+    def storage(self) -> str:
+        """The folder or URL of the blobs."""
+        return self.config.storage or str(default_storage(self.folder))
+
 
 def default_database(folder: Path) -> str:
     """Return the URL of the database that a server keeps in a folder of its own."""
     return f"sqlite:///{folder / 'metalmark.db'}"
+
+
+def default_storage(folder: Path) -> Path:
+    """Return the folder of the blobs that a server keeps in a folder of its own."""
+    return folder / "blobs"
 
 
 def server_context(connection: HTTPConnection) -> ServerContext:

@@ -102,7 +102,7 @@ class Dispatcher:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Listen to the store's notices until the store closes; started once, before any runner waits."""
-        kinds = [NoticeKind.JOB_PENDING, NoticeKind.RUNNER_CHANGED]
+        kinds = [NoticeKind.JOB_PENDING, NoticeKind.RUNNER_CHANGED, NoticeKind.SPEC_CHANGED]
         if self._rules.limits_concurrency:
             # A job that ends makes room for others, which nobody announces a second time.
             kinds.append(NoticeKind.JOB_CHANGED)
@@ -120,6 +120,10 @@ class Dispatcher:
             self._changes += 1
             self._served.pop(notice.subject, None)
             self._rouse([waiter for waiter in self._waiters if waiter.runner == notice.subject])
+        elif notice.kind is NoticeKind.SPEC_CHANGED and notice.subject is not None:
+            # There may be any number of jobs for it, so that one token is not enough.
+            for waiter in list(self._by_spec.get(notice.subject, ())):
+                waiter.rouse()
         elif notice.kind is NoticeKind.MISSED:
             self._changes += 1
             self._served.clear()

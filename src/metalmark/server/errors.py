@@ -50,6 +50,7 @@ INTERNAL = "Internal"
 _RETRY_AFTER_S = 1
 _SHOWN_FAULTS = 8
 _MESSAGE_CHARACTERS = 2000
+_GIVEN_CHARACTERS = 80
 
 _log = structlog.get_logger(__name__)
 
@@ -90,13 +91,16 @@ def error_response(connection: HTTPConnection, error: BaseException) -> Response
 
 
 def _faults(error: ValidationException) -> str:
-    # What was sent is not repeated: a field may hold a secret.
+    # What a body holds is not repeated: a field may hold a secret. Addresses hold none.
     faults: Sequence[Mapping[str, object]] = error.errors()
     shown = []
     for fault in faults[:_SHOWN_FAULTS]:
         place = fault.get("loc", ())
         where = ".".join(str(part) for part in place) if isinstance(place, (tuple, list)) else str(place)
-        shown.append(f"{where}: {fault.get('msg', 'not valid')}")
+        given = fault.get("input")
+        if where.startswith(("path.", "query.")) and isinstance(given, str):
+            where = f"{where} is {given[:_GIVEN_CHARACTERS]!r}"
+        shown.append(f"{where}: {str(fault.get('msg', 'not valid')).removeprefix('Value error, ')}")
     if len(faults) > _SHOWN_FAULTS:
         shown.append(f"and {len(faults) - _SHOWN_FAULTS} more")
     return "; ".join(shown)

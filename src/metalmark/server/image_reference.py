@@ -32,11 +32,6 @@ class ForeignImage:
 
     reference: Reference
 
-    @property
-    def registry_url(self) -> str:
-        """The registry as a URL with a slash at its end."""
-        return f"https://{self.reference.registry}/"
-
 
 def parse_image(text: str, *, registry_url: str, allowed: Sequence[str]) -> OwnImage | ForeignImage:
     """Read the image of a job.

@@ -36,10 +36,7 @@ def job_body(
 
 
 async def read_output(blobs: Blobs, job: JobRecord, *, limit_bytes: int) -> JobOutput | None:
-    """Return the stored output of a job that has run; None when there is none, or more than an answer can hold.
-
-    The larger ones are read as a stream.
-    """
+    """Return the stored output of a job that has run; None when there is none, or more than an answer can hold."""
     if job.output_key is None or not job.status.has_run:
         return None
     try:

@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 
 from metalmark.model import Effect, EndReason, JobEvent, JobStatus, NotFound, Phase, TooLarge, transition
+from metalmark.server.large_output import large_output_is_readable
 from metalmark.server.report_times import measured_times
 from metalmark.store import (
     ClaimedJob,
@@ -121,15 +122,16 @@ class JobDesk:
         """The runner has been silent for the length of its lease: end the job if it still is the runner's."""
         now = self._context.clock.now()
 
-        async def work(connection: Connection) -> JobRecord | None:
+        async def work(connection: Connection) -> tuple[JobRecord | None, Moved | None]:
             found = await find_job(connection, job)
             if found is None or found.runner != holder.runner or not found.status.is_active:
-                return found
+                return found, None
             # Another process may have heard of the runner since, and then the lease is not over.
-            moved = await expire_job(connection, job, now=now)
-            return found if moved is None else moved.job
+            return found, await expire_job(connection, job, now=now)
 
-        return await self._context.store.write(work)
+        found, moved = await self._context.store.write(work)
+        self._told(moved)
+        return found if moved is None else moved.job
 
     async def give_back(self, claimed: ClaimedJob) -> None:
         """Put a job back whose runner went away before it was told of it."""
@@ -160,9 +162,10 @@ class JobDesk:
             await self._forget(None if stored is None else stored.key)
         elif found.output_key not in (None, stored.key):
             await self._forget(found.output_key)
+        self._told(moved)
         if moved is not None and moved.effect is Effect.MOVE and moved.job.status is JobStatus.COMPLETED:
             moved = Moved(effect=moved.effect, before=moved.before, job=await self._read(moved.job, ending.output))
-        return self._told(moved)
+        return moved
 
     async def _move_to_end(
         self, found: JobRecord, holder: LeaseHolder, ending: Ending, stored: StoredOutput | None
@@ -202,10 +205,7 @@ class JobDesk:
             await self._context.blobs.delete(key)
 
     async def process(self, job: JobRecord) -> JobRecord:
-        """Read the results of a completed job, and return the job as it is then: processed, or failed.
-
-        Results that are larger than a message are taken as they are.
-        """
+        """Read the results of a completed job, and return the job as it is then: processed, or failed."""
         return await self._read(job, None)
 
     async def _read(self, job: JobRecord, output: JobOutput | StoredOutput | None) -> JobRecord:
@@ -223,7 +223,7 @@ class JobDesk:
                 await set_report_times(connection, moved.job.report, start=start, end=end)
             return moved
 
-        moved = await self._context.store.write(work)
+        moved = self._told(await self._context.store.write(work))
         return job if moved is None else moved.job
 
     async def _readable(self, key: str) -> bool:
@@ -232,7 +232,9 @@ class JobDesk:
                 await self._context.blobs.get(key, limit_bytes=self._context.config.server.message_max_bytes)
             )
         except TooLarge:
-            return True
+            limit_bytes = self._context.config.server.output_max_bytes
+            async with self._context.large_reads:
+                return await large_output_is_readable(self._context.storage, key, limit_bytes=limit_bytes)
         except (NotFound, ValueError):
             return False
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metalmark.model import Digest, InputError
-from metalmark.oci import Patience, RegistryAccess, resolve_digest
+from metalmark.oci import Patience, RegistryAccess, resolve_reference
 from metalmark.server.config import ServerConfig
 from metalmark.server.image_reference import ForeignImage, OwnImage
 
@@ -19,6 +19,7 @@ class FixedImage:
     """An image as a job carries it."""
 
     registry_url: str
+    """Where its registry was found, with a slash at its end."""
     digest: Digest
     own: bool
     """Whether it is in this server's registry."""
@@ -37,8 +38,10 @@ async def fix_image(image: OwnImage | ForeignImage, config: ServerConfig) -> Fix
     """
     if isinstance(image, ForeignImage):
         access = RegistryAccess(patience=_PATIENCE)
-        digest = await resolve_digest(image.reference, access, timeout_s=_TIMEOUT_S)
-        return FixedImage(registry_url=image.registry_url, digest=digest, own=False)
+        found = await resolve_reference(image.reference, access, timeout_s=_TIMEOUT_S)
+        # Only a registry on loopback is asked without TLS, and its runner has to know.
+        scheme = "http" if found.plain_http else "https"
+        return FixedImage(registry_url=f"{scheme}://{image.reference.registry}/", digest=found.digest, own=False)
     if image.digest is None:
         hint = "push the image, or name it by its digest"
         raise InputError("job.image", image.tag, "the project's repository has no such tag", hint=hint)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import anyio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from metalmark.model import JobStatus
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _KNOWN_METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "WEBSOCKET"))
@@ -37,13 +39,19 @@ class Metrics:
         )
         self._jobs = Gauge(
             "metalmark_jobs",
-            "Jobs by state; those that are finished only by their count.",
+            "Jobs that wait and run, by state. Those that ended only grow: see the changes.",
             ("status",),
             registry=self._registry,
         )
         self._transitions = Counter(
-            "metalmark_job_transitions", "Changes of jobs' states.", ("status",), registry=self._registry
+            "metalmark_job_transitions",
+            "Changes of jobs' states, by the state that they came into.",
+            ("status",),
+            registry=self._registry,
         )
+        for status in JobStatus:
+            # A series that begins with its first change has no rate for it.
+            self._transitions.labels(status.value)
 
     def count_request(self, *, method: str, route: str, status: int, took_s: float) -> None:
         """Count a request that has ended.

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import anyio
 
-from metalmark.model import NotFound
+from metalmark.model import NotFound, TooLarge
 from metalmark.store import (
     ChunkRecord,
     JobRecord,
@@ -131,7 +131,8 @@ class OutputFollower:
         try:
             limit = self._context.config.server.message_max_bytes
             document = JobOutput.model_validate_json(await self._context.blobs.get(job.output_key, limit_bytes=limit))
-        except (NotFound, ValueError):
+        except (NotFound, TooLarge, ValueError):
+            # What is larger than a message is shown live alone: each reader would hold all of it in memory.
             return
         for number, ran in enumerate(document.results):
             for stream, text, encoded in (

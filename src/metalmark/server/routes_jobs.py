@@ -10,13 +10,15 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 
 from metalmark.model import Conflict, Effect, JobEvent, JobStatus, NotFound, Permission
-from metalmark.server.actor import Anonymous, CurrentActor
+from metalmark.server.actor import Anonymous, CurrentActor, caller_of
 from metalmark.server.audit import act_of
+from metalmark.server.client_address import address_group
 from metalmark.server.context import CurrentContext
 from metalmark.server.job_bodies import job_body, read_output
 from metalmark.server.job_rules import claim_rules
 from metalmark.server.paging import Direction, RequestedPage, SortDirection, set_total
 from metalmark.server.permission import project_for, project_permissions
+from metalmark.server.rate_limits import Limited
 from metalmark.store import (
     DEFAULT_PRIORITY,
     Connection,
@@ -114,6 +116,8 @@ async def post_retry(
     context: CurrentContext, actor: CurrentActor, request: Request, project: ResourceIdField, job: UuidField
 ) -> JobBody:
     """Do a job that has ended once more, as a new job with a report of its own that points at the old one."""
+    # It is as much work as a run that is submitted.
+    context.limits.spend(Limited.RUNS, caller_of(actor, address_group(request.state.client_address)))
     now = context.clock.now()
     expires = now + timedelta(seconds=context.config.jobs.max_pending_s)
 
@@ -132,7 +136,9 @@ async def post_retry(
         await record_act(connection, act_of(request, actor, "job.retry", "job", new.id, retry_of=str(old.id)), now=now)
         return job_body(new, spec)
 
-    return await context.store.write(work)
+    body = await context.store.write(work)
+    context.metrics.job_moved(JobStatus.PENDING)
+    return body
 
 
 async def _job(connection: Connection, job: UUID, project: UUID) -> JobRecord:

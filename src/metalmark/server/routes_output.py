@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated
 from uuid import UUID
 
@@ -13,8 +15,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from metalmark.model import Conflict, JobStatus, NotFound, Permission, TooLarge, TooManyRequests
-from metalmark.server.actor import CurrentActor
+from metalmark.model import Conflict, JobStatus, NotFound, Permission, TooLarge, TooManyRequests, Unauthenticated
+from metalmark.server.actor import Anonymous, CurrentActor, caller_of
 from metalmark.server.context import CurrentContext, ServerContext
 from metalmark.server.openapi import RUNNER_SECURITY
 from metalmark.server.output_stream import OutputFollower
@@ -28,7 +30,9 @@ from metalmark.wire import ResourceIdField, UploadBody, UuidField
 router = APIRouter(tags=["jobs"])
 
 _UPLOADS_AT_ONCE = 16
+_UPLOADS_OF_ONE = 4
 _FOLLOWERS_AT_ONCE = 512
+_FOLLOWERS_OF_ONE = 64
 
 # In this version of OpenAPI the schema of a stream is that of each event.
 _EVENT = {
@@ -46,8 +50,32 @@ class _Traffic:
     """What of this kind a server carries at the moment."""
 
     def __init__(self) -> None:
-        self.uploads = anyio.CapacityLimiter(_UPLOADS_AT_ONCE)
-        self.followers = 0
+        self._uploads = anyio.CapacityLimiter(_UPLOADS_AT_ONCE)
+        self._uploads_of: dict[UUID, anyio.CapacityLimiter] = {}
+        self._followers: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def upload(self, runner: UUID) -> AsyncIterator[None]:
+        """Wait for a place; a runner that is slow takes few of them."""
+        own = self._uploads_of.setdefault(runner, anyio.CapacityLimiter(_UPLOADS_OF_ONE))
+        async with own, self._uploads:
+            yield
+
+    def check_follower(self, caller: str) -> None:
+        """Raise `TooManyRequests` when there is no place for one more."""
+        if self._followers.total() >= _FOLLOWERS_AT_ONCE or self._followers[caller] >= _FOLLOWERS_OF_ONE:
+            raise TooManyRequests("followers of output", retry_after_s=5)
+
+    @contextmanager
+    def following(self, caller: str) -> Iterator[None]:
+        """Count a follower while the context lasts."""
+        self._followers[caller] += 1
+        try:
+            yield
+        finally:
+            self._followers[caller] -= 1
+            if not self._followers[caller]:
+                del self._followers[caller]
 
 
 def _traffic(request: Request) -> _Traffic:
@@ -113,7 +141,7 @@ async def put_output(
     if size > context.config.server.output_max_bytes:
         raise TooLarge("the output", context.config.server.output_max_bytes)
     upload = Upload(job=await _held_job(context, record.id, job, lease), checksum=checksum, size_bytes=size)
-    async with _traffic(request).uploads:
+    async with _traffic(request).upload(record.id):
         try:
             arrived = await take_in(context.blobs, upload, offset, request.stream())
         except ClientDisconnect:
@@ -160,33 +188,37 @@ async def get_output(
     follow: Annotated[Flag, Query(description="Whether to go on until the job ends.")] = "false",
     last_event_id: Annotated[str, Header(max_length=64, description="Id of the last event that was read.")] = "",
 ) -> StreamingResponse:
-    """Stream the output of a job as server-sent events: `output`, `phase`, `restart`, and `end` with the status."""
+    """Stream the output of a job as server-sent events: `output`, `phase`, `restart`, and `end` with the status.
+
+    As in the view of the job, output is for those who signed in.
+    """
     async with context.store.read() as connection:
         record = await project_for(connection, actor, project, Permission.VIEW)
         found = await find_job(connection, job, project=record.id)
     if found is None:
         raise NotFound("job", job)
+    if isinstance(actor, Anonymous):
+        raise Unauthenticated("there is no credential", why="output is shown to those who signed in")
     follower = OutputFollower(context, job, follow=follow == "true", last_event_id=last_event_id)
-    traffic = _traffic(request)
-    if traffic.followers >= _FOLLOWERS_AT_ONCE:
-        raise TooManyRequests("followers of output", retry_after_s=5)
-    return _Followed(follower.events(), traffic)
+    caller = caller_of(actor, "")
+    _traffic(request).check_follower(caller)
+    return _Followed(follower.events(), _traffic(request), caller)
 
 
 class _Followed(StreamingResponse):
     """A stream that is counted while it is sent, and closed when its reader is gone."""
 
-    def __init__(self, events: AsyncGenerator[bytes, None], traffic: _Traffic) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], traffic: _Traffic, caller: str) -> None:
         super().__init__(events, media_type="text/event-stream")
         self._events = events
         self._traffic = traffic
+        self._caller = caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream."""
-        self._traffic.followers += 1
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._traffic.followers -= 1
-            with anyio.CancelScope(shield=True):
-                await self._events.aclose()
+        with self._traffic.following(self._caller):
+            try:
+                await super().__call__(scope, receive, send)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._events.aclose()

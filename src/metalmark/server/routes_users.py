@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from metalmark.model import Forbidden, NotFound, ResourceId
 from metalmark.server.account_bodies import user_body
-from metalmark.server.actor import CurrentUser, ServerAdmin, UserActor
+from metalmark.server.actor import CurrentUser, ServerAdmin, UserActor, Via
 from metalmark.server.audit import act_of
 from metalmark.server.context import CurrentContext
 from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, is_descending
@@ -64,12 +64,15 @@ async def get_user(user: ResourceIdField, actor: CurrentUser, context: CurrentCo
 async def patch_user(
     user: ResourceIdField, body: ChangeUserBody, actor: CurrentUser, request: Request, context: CurrentContext
 ) -> UserBody:
-    """Change a user. ``admin`` and ``locked`` are for administrators of the server."""
+    """Change a user. ``admin`` and ``locked`` are for administrators of the server; a key changes no ``email``."""
 
     async def work(connection: Connection) -> UserRecord:
         found = await user_for(connection, actor, user)
         if not actor.user.admin and (body.admin is not None or body.locked is not None):
             raise Forbidden("`admin` and `locked` are for administrators of the server")
+        if actor.via is Via.KEY and not actor.user.admin and body.email not in (None, found.email):
+            # Who has the address can sign in, make keys, and go on when the one that leaked is revoked.
+            raise Forbidden("a key changes no address", hint="sign in, and use the token of that")
         changes = UserChanges(name=body.name, slug=body.slug, email=body.email, admin=body.admin, locked=body.locked)
         now = context.clock.now()
         changed = await update_user(connection, user_id=found.id, changes=changes, now=now)

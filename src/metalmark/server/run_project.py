@@ -59,7 +59,7 @@ class RunTarget:
         named = self.project or self.image_project or (self.context.project_slug if self.context is not None else None)
         if named is None:
             why = "neither it, nor the image, nor the run's context names a project"
-            raise InputError("project", None, why, hint="name the project")
+            raise InputError("project", "missing", why, hint="name the project")
         return named
 
 
@@ -85,7 +85,10 @@ async def find_target(connection: Connection, target: RunTarget, *, anonymous: b
     project = await find_project(connection, target.identifier)
     if project is not None:
         unclaimed = project.claimed is None and project.visibility is Visibility.PUBLIC
-        return project if unclaimed else await project_for(connection, target.actor, project.id, Permission.CREATE)
+        if unclaimed:
+            return project
+        # Under the name that the caller gave: a refusal must not tell the identifier of what is hidden.
+        return await project_for(connection, target.actor, target.identifier, Permission.CREATE)
     if isinstance(target.identifier, UUID):
         raise NotFound("project", target.identifier)
     if target.context is None:
@@ -99,6 +102,9 @@ async def find_target(connection: Connection, target: RunTarget, *, anonymous: b
 async def _of_key(connection: Connection, target: RunTarget, actor: ProjectKeyActor) -> ProjectRecord:
     named = target.project or target.image_project
     found = None if named is None else await find_project(connection, named)
+    if found is not None and found.id != actor.project_id and found.visibility is not Visibility.PUBLIC:
+        # What others keep private is not there.
+        found = None
     if target.project is not None and found is None:
         raise NotFound("project", target.project)
     if found is not None and found.id != actor.project_id:

@@ -90,7 +90,7 @@ async def _fallback(connection: Connection, *, anonymous: bool) -> SpecRecord:
     found = await find_fallback_spec(connection)
     if found is None or found.archived is not None or (anonymous and not found.anonymous):
         why = "the testbed remembers no spec, and the server has none to fall back to"
-        raise InputError("job.spec", None, why, hint="name a spec")
+        raise InputError("job.spec", "missing", why, hint="name a spec")
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from starlette.requests import HTTPConnection
 
-from metalmark.model import MetalmarkError, Permission, ResourceId, StoreUnavailable
+from metalmark.model import JobStatus, MetalmarkError, Permission, ResourceId, StoreFull, StoreUnavailable
 from metalmark.server.actor import Actor, caller_of
 from metalmark.server.client_address import address_group
 from metalmark.server.context import ServerContext
@@ -159,14 +159,15 @@ async def _store(submitter: Submitter, draft: ReportDraft, opened: Opened) -> Su
 
     try:
         submitted = await context.store.write(work)
-    except StoreUnavailable:
+    except MetalmarkError as error:
         # A connection that breaks in a commit leaves open whether there is a report that refers to the blob.
-        raise
-    except MetalmarkError:
-        await _forget(context, key)
+        if isinstance(error, StoreFull) or not isinstance(error, StoreUnavailable):
+            await _forget(context, key)
         raise
     if submitted.report.id != draft.id:
         await _forget(context, key)
+    elif draft.job is not None:
+        context.metrics.job_moved(JobStatus.PENDING)
     return submitted
 
 

@@ -20,7 +20,7 @@ from metalmark.server.channels import Channels
 from metalmark.server.config import ServerConfig
 from metalmark.server.config_rules import split_bind
 from metalmark.server.connection import BoundedHttp
-from metalmark.server.context import ServerContext, default_database
+from metalmark.server.context import ServerContext, default_database, default_storage
 from metalmark.server.deadlines import Deadlines
 from metalmark.server.dispatcher import Dispatcher
 from metalmark.server.first_start import ensure_admin
@@ -28,6 +28,7 @@ from metalmark.server.job_desk import JobDesk
 from metalmark.server.job_rules import claim_rules, job_limits
 from metalmark.server.mail import open_mailer
 from metalmark.server.metrics import Metrics
+from metalmark.server.orphan_sweep import OrphanSweep
 from metalmark.server.output_sweep import OutputSweep
 from metalmark.server.rate_limits import RateLimits
 from metalmark.server.signer import open_signer
@@ -99,6 +100,9 @@ async def open_context(
         store = await stack.enter_async_context(
             await Store.open(config.database or default_database(folder), alone=True)
         )
+        blobs = Blobs.open(config.storage or default_storage(folder))
+        # An operator is told now that the storage is wrong; later it would cost the first results.
+        await blobs.check()
         stopping = anyio.Event()
         metrics = Metrics()
 
@@ -116,7 +120,7 @@ async def open_context(
             config=config,
             clock=clock,
             store=store,
-            blobs=Blobs.open(config.storage or folder / "blobs"),
+            blobs=blobs,
             signer=await open_signer(store, issuer=config.issuer, clock=clock),
             mailer=open_mailer(config.smtp),
             dispatcher=dispatcher,
@@ -216,6 +220,7 @@ async def serve(
             async with anyio.create_task_group() as tasks:
                 await tasks.start(context.channels.run)
                 tasks.start_soon(OutputSweep(context).run)
+                tasks.start_soon(OrphanSweep(context).run)
                 tasks.start_soon(end)
                 tasks.start_soon(_announce, web, Started(context=context, url=config.url, first_key=first_key), ready)
                 await web.serve(sockets=[listening])

@@ -49,11 +49,21 @@ class Invitation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PullLease:
+    """A job, and the lease that its runner was given."""
+
+    job: UUID
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pull:
     """What a token for a registry allows."""
 
     repository: str
     actions: tuple[str, ...]
+    lease: PullLease | None = None
+    """Whose token of a runner it is: it is good while that job is held under that lease."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +138,7 @@ class Signer:
             "sub": subject,
             "org": organization,
             "state": None,
-            "oci": None if pull is None else {"repository": pull.repository, "actions": list(pull.actions)},
+            "oci": None if pull is None else _document_of(pull),
         }
         header = {"typ": "JWT", "alg": _ALGORITHM}
         text = jws.serialize_compact(header, json.dumps(claims, separators=(",", ":")), self._keys[0])
@@ -186,11 +196,19 @@ def _invitation(document: Mapping[str, object]) -> Invitation:
     )
 
 
+def _document_of(pull: Pull) -> dict[str, object]:
+    document: dict[str, object] = {"repository": pull.repository, "actions": list(pull.actions)}
+    return document if pull.lease is None else document | {"job": str(pull.lease.job), "lease": pull.lease.number}
+
+
 def _pull(document: Mapping[str, object]) -> Pull:
     actions = document["actions"]
     if not isinstance(actions, list):
         raise TypeError
-    return Pull(repository=str(document["repository"]), actions=tuple(str(action) for action in actions))
+    lease = None
+    if document.get("job") is not None:
+        lease = PullLease(job=UUID(str(document["job"])), number=int(str(document["lease"])))
+    return Pull(repository=str(document["repository"]), actions=tuple(str(action) for action in actions), lease=lease)
 
 
 async def open_signer(store: Store, *, issuer: str, clock: Clock) -> Signer:

@@ -78,6 +78,8 @@ async def take_in(blobs: Blobs, upload: Upload, offset: int, body: AsyncIterator
         return arrived
     if offset != arrived:
         raise Conflict(f"{arrived} bytes have arrived", field="offset", hint="go on from there")
+    if not arrived:
+        await _forget_others(blobs, upload)
     async for part in _in_parts(body, upload.size_bytes - arrived, announced=upload.size_bytes):
         await blobs.put(f"{upload.folder}/{arrived:016d}", part, durable=False)
         arrived += len(part)
@@ -112,6 +114,17 @@ async def _finish(blobs: Blobs, upload: Upload) -> None:
     await forget(blobs, upload)
     if not right:
         raise InputError("checksum", upload.checksum, "the bytes that arrived have another one", hint="begin anew")
+
+
+async def _forget_others(blobs: Blobs, upload: Upload) -> None:
+    # A lease has one output: what its runner uploaded before and gave up would fill the storage. Of this lease alone,
+    # for by now the job may be another runner's.
+    begun, _, _ = upload.folder.rpartition("/")
+    done, _, _ = upload.key.rpartition("/")
+    parts = [part.key for part in await blobs.below(begun) if not part.key.startswith(f"{upload.folder}/")]
+    wholes = [whole.key for whole in await blobs.below(done) if whole.key.startswith(f"{done}/{upload.job.lease}-")]
+    kept = (upload.key, upload.job.output_key)
+    await blobs.delete(*parts, *(whole for whole in wholes if whole not in kept))
 
 
 async def forget(blobs: Blobs, upload: Upload) -> None:

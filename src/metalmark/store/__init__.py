@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from metalmark.store.audit import Act, ActRecord, list_acts, record_act
 from metalmark.store.backup import back_up, restore, vacuum
+from metalmark.store.blob_owners import BlobOwners, find_blob_owners
 from metalmark.store.blobs import BlobFacts, Blobs, checksum_of
 from metalmark.store.branch_start import StartRequest, branch_for_run, needs_new_head, restart_branch, start_point_for
 from metalmark.store.branches import (
@@ -134,7 +135,7 @@ from metalmark.store.runners import (
     rotate_runner_key,
     update_runner,
 )
-from metalmark.store.signing import ensure_signing_secrets
+from metalmark.store.signing import database_mark, ensure_signing_secrets
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.specs import (
     FleetOrder,
@@ -186,6 +187,7 @@ __all__ = [
     "ActRecord",
     "Appended",
     "BlobFacts",
+    "BlobOwners",
     "Blobs",
     "BranchChanges",
     "BranchRecord",
@@ -264,6 +266,7 @@ __all__ = [
     "create_spec",
     "create_testbed",
     "create_user",
+    "database_mark",
     "delete_branch",
     "delete_report",
     "delete_spec",
@@ -276,6 +279,7 @@ __all__ = [
     "erase_project",
     "expire_job",
     "extend_limits",
+    "find_blob_owners",
     "find_branch",
     "find_branch_at",
     "find_fallback_spec",

@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,14 +21,16 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
-from metalmark.model import DigestMismatch, InputError, NoSpace, NotFound, StoreAway, StoreFull, TooLarge
+from metalmark.model import DigestMismatch, InputError, NoSpace, NotFound, StoreAway, StoreFull, TooLarge, new_id
 from metalmark.system import in_thread, published, sync_folder
 
 CHUNK_BYTES = 1024 * 1024
 """Size of the pieces in which a blob is streamed."""
 _PART_BYTES = 8 * 1024 * 1024
+_LISTED_AT_ONCE = 500
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 _KEY_MAX_LENGTH = 512
+_REASON_CHARACTERS = 400
 _SCHEMES = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "https", "http"})
 _FULL = ("os error 28", "os error 122")  # ENOSPC and EDQUOT, as the Rust library words them
 
@@ -68,7 +70,8 @@ class Blobs:
             )
         try:
             retry = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
-            clients = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)}
+            # These options beat the environment; an endpoint without TLS is one that the operator named there.
+            clients = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60), "allow_http": True}
             return cls(from_url(text, client_options=clients, retry_config=retry))  # type: ignore[call-overload]  # the overloads are by store, and this one is not known
         except (BaseError, ValueError) as error:
             raise InputError("storage", f"{scheme}://…", "cannot be used as storage", hint=str(error)[:300]) from error
@@ -188,6 +191,32 @@ class Blobs:
                 found += [BlobFacts(key=item["path"], size_bytes=item["size"]) for item in batch]
         return tuple(sorted(found, key=lambda facts: facts.key))
 
+    async def older(self, prefix: str, before: datetime) -> AsyncIterator[tuple[str, ...]]:
+        """Yield the keys of the blobs below a prefix that were written before a time, some at once.
+
+        Raises:
+            StoreUnavailable: They could not be listed.
+        """
+        with _told(prefix):
+            async for batch in obstore.list(self._backend, prefix=_checked(prefix), chunk_size=_LISTED_AT_ONCE):
+                if found := tuple(item["path"] for item in batch if item["last_modified"] < before):
+                    yield found
+
+    async def check(self) -> None:
+        """Write a blob and delete it.
+
+        Raises:
+            StoreUnavailable: The storage cannot be used now, for want of a permission or of the bucket perhaps.
+        """
+        key = f"probes/{new_id()}"
+        try:
+            await self.put(key, b"", durable=False)
+            await self.delete(key)
+        except (NotFound, StoreAway) as error:
+            reason = str(error.__cause__ or error).strip().partition("\n")[0][:_REASON_CHARACTERS]
+            hint = "see `storage` of the configuration, and the object store's variables of the environment"
+            raise StoreAway("the storage cannot be written to", why=reason, hint=hint) from error
+
     async def delete(self, *keys: str) -> None:
         """Delete blobs; those that are not there are passed over.
 
@@ -283,12 +312,12 @@ def _told(key: str) -> Iterator[None]:
     try:
         yield
     except NoSpace as error:
-        raise StoreFull("no space left for blobs", hint="free some, or move server.storage") from error
+        raise StoreFull("no space left for blobs", hint="free some, or move `storage`") from error
     except (NotFoundError, FileNotFoundError) as error:
         raise NotFound("blob", key) from error
     except (BaseError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull("no space left for blobs", hint="free some, or move server.storage") from error
+            raise StoreFull("no space left for blobs", hint="free some, or move `storage`") from error
         if any(mark in str(error) for mark in _FULL):
             raise StoreFull("no space left for blobs", hint="free some, or move server.storage") from error
         raise StoreAway(f"blob {key} cannot be reached", why=type(error).__name__) from error

@@ -131,12 +131,16 @@ async def claim_jobs(
     values = _values(runners, claimant, rules, now)
     statement = _statement(len(runners), postgresql, claimant.public, _room(rules))
     given = {f"runner_{number}": runner for number, runner in enumerate(runners)}
+    if postgresql:
+        given |= {f"event_{number}": new_id() for number in range(len(runners))}
     rows = (await connection.execute(statement, {**values, **given, "lease_expires": lease_expires})).all()
     jobs_of: defaultdict[UUID, list[ClaimedJob]] = defaultdict(list)
     if rows:
         found = await connection.execute(select(specs).where(specs.c.id.in_({row.spec_id for row in rows})))
         spec_by_id = {row.id: spec_of(row) for row in found}
-        await connection.execute(insert(job_events), [_event(row, now) for row in rows])
+        if not postgresql:
+            # There it is part of the claim, which spares a round trip.
+            await connection.execute(insert(job_events), [_event(row, now) for row in rows])
         for row in rows:
             job = ClaimedJob(
                 job=row.id,
@@ -250,11 +254,13 @@ _TAKE = f"""UPDATE jobs SET status = 1, lease = jobs.lease + 1, runner_id = give
   lease_expires = :lease_expires, limit_expires = :now + CAST(
     1000000 * CASE WHEN {_SECONDS} > :longest_s THEN :longest_s ELSE {_SECONDS} END AS BIGINT),
   last_heartbeat = :now, claimed = :now, modified = :now
-FROM numbered JOIN (SELECT column1 AS number, column2 AS runner FROM (VALUES {{given}}) AS pairs) AS given
-  ON given.number = numbered.number
+FROM numbered JOIN ({{given}}) AS given ON given.number = numbered.number
 WHERE jobs.id = numbered.id
 RETURNING jobs.id, jobs.project_id, jobs.runner_id, jobs.spec_id, jobs.lease, jobs.limit_expires, jobs.config,
   jobs.timeout_s, jobs.created"""  # noqa: S608 - of constants
+_LOGGED = f"""INSERT INTO job_events (id, job_id, at, event, status_before, status_after, lease, runner_id)
+SELECT taken.event, taken.id, :now, '{JobEvent.CLAIM}', {JobStatus.PENDING.code}, {JobStatus.CLAIMED.code}, taken.lease,
+  taken.runner_id FROM taken"""  # noqa: S608 - of constants
 _TAKEN = (
     jobs.c.id,
     jobs.c.project_id,
@@ -284,10 +290,15 @@ def _statement(count: int, postgresql: bool, public: bool, room: frozenset[str])
     choice = _CHOICE.format(among=_AMONG[postgresql])
     locked = f"{choice} FOR UPDATE SKIP LOCKED" if postgresql else choice
     numbered = "numbered AS (SELECT picked.id, row_number() OVER () AS number FROM picked)"
-    given = ", ".join(f"({number + 1}, :runner_{number})" for number in range(count))
-    sql = f"WITH {_SERVED}, {candidates}, picked AS ({locked}), {numbered} {_TAKE.format(given=given)}"
-    runners = [bindparam(f"runner_{number}", type_=Identifier) for number in range(count)]
-    return _typed(sql).bindparams(bindparam("lease_expires", type_=Instant), *runners).columns(*_TAKEN)
+    names = ("runner", "event") if postgresql else ("runner",)
+    columns = ", ".join(f"column{place} AS {name}" for place, name in enumerate(("number", *names), 1))
+    lines = ", ".join(f"({number + 1}, {', '.join(f':{name}_{number}' for name in names)})" for number in range(count))
+    take = _TAKE.format(given=f"SELECT {columns} FROM (VALUES {lines}) AS lines")  # noqa: S608 - of constants
+    if postgresql:
+        take = f", taken AS ({take}, given.event), logged AS ({_LOGGED}) SELECT * FROM taken"  # noqa: S608 - of constants
+    sql = f"WITH {_SERVED}, {candidates}, picked AS ({locked}), {numbered} {take}"
+    given = [bindparam(f"{name}_{number}", type_=Identifier) for name in names for number in range(count)]
+    return _typed(sql).bindparams(bindparam("lease_expires", type_=Instant), *given).columns(*_TAKEN)
 
 
 @lru_cache(maxsize=64)

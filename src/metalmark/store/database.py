@@ -47,6 +47,9 @@ def parse_database_url(text: str) -> URL:
         raise InputError("database", kind, "there is no such kind of database", hint=hint)
     if kind == "sqlite" and (not url.database or url.database == ":memory:"):
         raise InputError("database", "sqlite", "a file has to be named", hint=hint)
+    if any("password" in name for name in url.query):
+        # There it would be shown wherever the rest of the URL is, in the arguments of pg_dump too.
+        raise InputError("database", kind, "a password stands before the host", hint="postgresql://USER:…@HOST/NAME")
     return url.set(drivername="sqlite" if kind == "sqlite" else "postgresql")
 
 

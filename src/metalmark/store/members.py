@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Conflict, Email, OrganizationRole, ProjectRole, Slug, UserName
 from metalmark.store.page import Page, matches, rows_of
-from metalmark.store.tables import organization_roles, project_roles, users
+from metalmark.store.tables import invites, organization_roles, project_roles, projects, users
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,20 +142,32 @@ async def update_member(
     """
     if role is OrganizationRole.MEMBER:
         await _keep_a_leader(connection, organization_id, user_id)
+        await _withdraw_invites(connection, organization_id, user_id)
     values: dict[str, Any] = {"modified": now} if role is None else {"modified": now, "role": role.value}
     await connection.execute(update(organization_roles).where(_place(organization_id, user_id)).values(**values))
     return await find_member(connection, organization_id=organization_id, user_id=user_id)
 
 
 async def remove_member(connection: AsyncConnection, *, organization_id: UUID, user_id: UUID) -> bool:
-    """Take a member out of an organization; return whether there was one.
+    """Take a member out of an organization and out of its projects; return whether there was one.
 
     Raises:
         Conflict: The organization would have no leader.
     """
     await _keep_a_leader(connection, organization_id, user_id)
+    await _withdraw_invites(connection, organization_id, user_id)
+    within = select(projects.c.id).where(projects.c.organization_id == organization_id)
+    held = and_(project_roles.c.user_id == user_id, project_roles.c.project_id.in_(within))
+    await connection.execute(delete(project_roles).where(held))
     done = await connection.execute(delete(organization_roles).where(_place(organization_id, user_id)))
     return done.rowcount > 0
+
+
+async def _withdraw_invites(connection: AsyncConnection, organization_id: UUID, user_id: UUID) -> None:
+    # An invitation that was kept would give back the role that is taken away.
+    address = select(users.c.email).where(users.c.id == user_id).scalar_subquery()
+    kept = and_(invites.c.organization_id == organization_id, invites.c.email == address, invites.c.accepted.is_(None))
+    await connection.execute(delete(invites).where(kept))
 
 
 async def _keep_a_leader(connection: AsyncConnection, organization_id: UUID, user_id: UUID) -> None:

@@ -32,6 +32,8 @@ class NoticeKind(StrEnum):
     """A running job printed something that is stored now. The subject is the job."""
     RUNNER_CHANGED = "runner_changed"
     """A runner was archived, got another key, other specs or other capabilities. The subject is the runner."""
+    SPEC_CHANGED = "spec_changed"
+    """A spec was taken back into use, or opened to more jobs. The subject is the spec."""
     UPDATE_PUBLISHED = "update_published"
     """There is another version for runners. No subject."""
     MISSED = "missed"

@@ -183,7 +183,9 @@ class PostgresqlEngine:
                 await connection.execute(f"LISTEN {_CHANNEL}".encode())
                 return connection
         except (psycopg.Error, OSError, TimeoutError) as error:
-            raise StoreAway("the database cannot be reached") from error
+            # Only whoever opens the store is told this, so it may say where the database is.
+            why = next(iter(str(error).splitlines()), "") or "no answer in time"
+            raise StoreAway(f"the database {self._url.render_as_string()} cannot be reached", why=why) from error
 
     async def _listen(self, connection: _Listener) -> None:
         while True:

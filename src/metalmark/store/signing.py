@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metalmark.model import new_id
+from metalmark.model import NotFound, new_id
 from metalmark.store.tables import signing_secrets
 
 _PURPOSE = "tokens"
@@ -28,3 +28,17 @@ async def ensure_signing_secrets(connection: AsyncConnection, *, now: datetime) 
         insert(signing_secrets).values(id=new_id(), purpose=_PURPOSE, secret=secret, created=now, retired=None)
     )
     return (secret,)
+
+
+async def database_mark(connection: AsyncConnection) -> str:
+    """Return what tells this database and its copies from all others, in lower-case hex; it is no secret.
+
+    Raises:
+        NotFound: No server has been started on it yet.
+    """
+    query = select(signing_secrets.c.id).where(signing_secrets.c.purpose == _PURPOSE)
+    found = (await connection.execute(query.order_by(signing_secrets.c.created).limit(1))).scalar_one_or_none()
+    if found is None:
+        raise NotFound("signing secret", _PURPOSE)
+    mark: str = found.hex
+    return mark

@@ -12,6 +12,7 @@ from sqlalchemy import Row, Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Conflict, Demand, ResourceId, ResourceName, Slug, new_id, slug_for
+from metalmark.store.notices import Notice, NoticeKind, announce
 from metalmark.store.page import Page, matches, rows_of
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import jobs, runner_specs, specs, testbeds
@@ -196,7 +197,12 @@ async def update_spec(
             values["fallback"] = now if changes.fallback else None
     changed = update(specs).where(specs.c.id == spec_id).values(**values, modified=now).returning(specs)
     row = (await connection.execute(changed)).one_or_none()
-    return None if row is None else spec_of(row)
+    if row is None:
+        return None
+    if changes.archived is False or changes.anonymous:
+        # Jobs that were submitted before may be claimed now, and nobody announces those a second time.
+        announce(connection, Notice(kind=NoticeKind.SPEC_CHANGED, subject=spec_id))
+    return spec_of(row)
 
 
 async def delete_spec(connection: AsyncConnection, *, spec_id: UUID) -> bool:

@@ -55,7 +55,11 @@ def server_up(home: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], 
 
 
 def test_a_server_starts_alone_serves_logs_and_stops(tmp_path: Path) -> None:
-    with server_up(tmp_path) as (process, url, lines):
+    # Of the umask that services usually have, in a folder that others may look into.
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    storage.chmod(0o755)
+    with server_up(tmp_path, "--storage", str(storage)) as (process, url, lines):
         key_file = tmp_path / "state/server/admin-key"
         while httpx.get(f"{url}/readyz", trust_env=False).status_code != 200:
             pass
@@ -63,6 +67,13 @@ def test_a_server_starts_alone_serves_logs_and_stops(tmp_path: Path) -> None:
         assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
         asked = httpx.get(f"{url}/v0/users?search=secret-word", headers={"Authorization": f"Bearer {key}"})
         assert asked.status_code == 200
+        run = {"start_time": "2026-03-01T10:00:00Z", "end_time": "2026-03-01T10:00:42Z", "results": ["{}"]}
+        run |= {"project": "mine", "context": {}}
+        ran = httpx.post(f"{url}/v0/run", json=run, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+        assert ran.status_code == 201
+        kept = [path for path in storage.rglob("*") if path.is_file()]
+        assert kept
+        assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
         second = subprocess.run(
             [METALMARK, "server", "up", "--bind", "127.0.0.1:0"],
             env=environment(tmp_path),

@@ -35,10 +35,12 @@ ADA, BOB = "ada@example.com", "bob@example.com"
 
 
 @contextmanager
-def serving(folder: Path, **settings: dict[str, Any]) -> Iterator[tuple[RunningServer, Mailbox]]:
+def serving(
+    folder: Path, database: str | None = None, **settings: dict[str, Any]
+) -> Iterator[tuple[RunningServer, Mailbox]]:
     with running_mailbox() as mailbox:
         given = {"smtp": mailbox.settings, **settings}
-        with running_server(folder / "server", settings=given) as server:
+        with running_server(folder / "server", database=database, settings=given) as server:
             yield server, mailbox
 
 
@@ -76,14 +78,32 @@ def open_server(tmp_path: Path) -> Iterator[tuple[RunningServer, Mailbox]]:
 
 
 @pytest.fixture
-def inviting(tmp_path: Path) -> Iterator[tuple[RunningServer, Mailbox]]:
-    with serving(tmp_path) as both:
+def inviting(tmp_path: Path, database_url: str) -> Iterator[tuple[RunningServer, Mailbox]]:
+    """A server with the default policy, once on each engine."""
+    with serving(tmp_path, database_url) as both:
         assert call(both[0], "POST", "/v0/organizations", {"name": "Acme"}).status_code == 201
         yield both
 
 
-def test_a_closed_server_takes_nobody(tmp_path: Path) -> None:
-    with serving(tmp_path, auth={"signup": "closed"}) as (server, mailbox):
+def test_an_open_server_takes_whoever_has_the_mail(tmp_path: Path, database_url: str) -> None:
+    with serving(tmp_path, database_url, auth={"signup": "open"}) as (server, mailbox):
+        assert call(server, "POST", "/v0/organizations", {"name": "Acme"}).status_code == 201
+        invitation = invite(server, mailbox, BOB)
+        assert sign_up(server, ADA).status_code == 202
+        # Nobody is in before the mail was read, and whoever had no invitation sees no organization of others.
+        assert call(server, "GET", "/v0/users/ada", by=mailbox.token(ADA)).status_code == 401
+        jwt = confirm(server, mailbox, ADA)
+        assert call(server, "GET", "/v0/users/ada", by=jwt).json()["email"] == ADA
+        assert call(server, "GET", "/v0/organizations/acme", by=jwt).status_code == 404
+        assert sign_up(server, ADA).status_code == 409
+        assert sign_up(server, BOB, name="Bob", invite=invitation).status_code == 202
+        jwt = confirm(server, mailbox, BOB)
+        assert call(server, "GET", "/v0/organizations/acme", by=jwt).status_code == 200
+        assert sign_up(server, "eve@example.com", i_agree=False).status_code == 403
+
+
+def test_a_closed_server_takes_nobody(tmp_path: Path, database_url: str) -> None:
+    with serving(tmp_path, database_url, auth={"signup": "closed"}) as (server, mailbox):
         assert call(server, "POST", "/v0/organizations", {"name": "Acme"}).status_code == 201
         token = invite(server, mailbox, ADA)
         assert sign_up(server, ADA).status_code == 403
@@ -180,6 +200,37 @@ def test_who_takes_over_an_address_takes_over_no_session(open_server: tuple[Runn
     assert call(server, "GET", "/v0/users/ada", by=first).json()["email"] == "old@example.com"
     assert call(server, "GET", "/v0/users/ada", by=second).status_code == 403
     assert call(server, "GET", "/v0/users/eve", by=second).json()["email"] == ADA
+
+
+def test_a_key_changes_no_address(open_server: tuple[RunningServer, Mailbox]) -> None:
+    server, mailbox = open_server
+    assert sign_up(server, ADA).status_code == 202
+    jwt = confirm(server, mailbox, ADA)
+    key = call(server, "POST", "/v0/users/ada/keys", {"name": "ci"}, by=jwt).json()["key"]
+    assert call(server, "PATCH", "/v0/users/ada", {"email": BOB}, by=key).status_code == 403
+    assert call(server, "PATCH", "/v0/users/ada", {"name": "Ada L", "email": ADA}, by=key).json()["name"] == "Ada L"
+    assert call(server, "PATCH", "/v0/users/ada", {"email": BOB}, by=jwt).json()["email"] == BOB
+    # Who administers the server can make another administrator anyway.
+    assert call(server, "PATCH", "/v0/users/ada", {"email": ADA}).json()["email"] == ADA
+
+
+def test_who_was_taken_out_gets_in_by_nothing_that_is_left(inviting: tuple[RunningServer, Mailbox]) -> None:
+    server, mailbox = inviting
+    assert sign_up(server, ADA, invite=invite(server, mailbox, ADA, role="leader")).status_code == 202
+    jwt = confirm(server, mailbox, ADA)
+    private = {"name": "Secret", "visibility": "private"}
+    assert call(server, "POST", "/v0/organizations/acme/projects", private, by=jwt).status_code == 201
+    spare = invite(server, mailbox, ADA, role="leader")
+    assert call(server, "PATCH", "/v0/organizations/acme/members/ada", {"role": "member"}).status_code == 200
+    assert call(server, "POST", "/v0/auth/accept", {"invite": spare}, by=jwt).status_code == 401
+    assert call(server, "GET", "/v0/projects/secret", by=jwt).status_code == 200
+    spare = invite(server, mailbox, ADA)
+    other = invite(server, mailbox, BOB)
+    assert call(server, "DELETE", "/v0/organizations/acme/members/ada").status_code == 204
+    assert call(server, "POST", "/v0/auth/accept", {"invite": spare}, by=jwt).status_code == 401
+    assert call(server, "GET", "/v0/projects/secret", by=jwt).status_code == 404
+    assert call(server, "POST", "/v0/projects/secret/keys", {"name": "left"}, by=jwt).status_code == 404
+    assert sign_up(server, BOB, name="Bob", invite=other).status_code == 202
 
 
 def test_an_older_token_works_until_it_is_revoked(tmp_path: Path) -> None:

@@ -19,10 +19,12 @@ from metalmark.store import (
     ClaimRules,
     JobRecord,
     LeaseHolder,
+    SpecChanges,
     Store,
     add_runner_spec,
     find_job,
     move_job,
+    update_spec,
 )
 from metalmark.system import SystemClock
 from metalmark.testing.postgresql import Cluster
@@ -174,6 +176,36 @@ async def test_a_runner_that_gets_a_spec_is_told(floor: Floor) -> None:
         found = hall.given[runner]
         assert found is not None
         assert found.job == job.id
+
+
+@pytest.mark.parametrize(
+    ("closed", "opened_again"),
+    [
+        (SpecChanges(archived=True), SpecChanges(archived=False)),
+        (SpecChanges(anonymous=False), SpecChanges(anonymous=True)),
+    ],
+    ids=["archived", "not for anonymous jobs"],
+)
+async def test_all_jobs_of_a_spec_that_is_opened_again_find_runners(
+    floor: Floor, closed: SpecChanges, opened_again: SpecChanges
+) -> None:
+    spec = await floor.spec(anonymous=True)
+    runners = [await floor.runner(spec) for _ in range(3)]
+
+    async def change(changes: SpecChanges) -> None:
+        await floor.store.write(lambda c: update_spec(c, spec_id=spec, changes=changes, now=floor.now))
+
+    async with opened(floor.store) as hall:
+        await change(closed)
+        for runner in runners:
+            await hall.wait(runner)
+        jobs = {(await floor.job(spec, anonymous=True)).id for _ in range(2)}
+        await anyio.sleep(AWHILE_S)
+        await hall.settled()
+        assert hall.given == {}
+        await change(opened_again)
+        await hall.gone(1)
+        assert {job.job for job in hall.given.values() if job} == jobs
 
 
 async def test_a_wait_that_is_given_up_leaves_no_job_claimed(floor: Floor, soak: bool) -> None:

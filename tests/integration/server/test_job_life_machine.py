@@ -1,14 +1,16 @@
 """The life of jobs, played at random against a model: two servers, several runners, and all that goes wrong.
 
+Who of several that claim at once gets which job is up to chance, and what is drawn next must not depend on it: jobs and
+claims are drawn as numbers, of which the list at hand makes its own.
+
 The model is told what was done, works out by the documented table what has to have become of every job, and is compared
 with the store after every step. At the end time goes on until nothing can happen any more, and every job has ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -26,6 +28,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests.integration.server.job_ledger import check_ledger
+from tests.integration.server.modeled_job import Modeled
 from tests.integration.store.job_floor import Floor
 
 from metalmark.model import (
@@ -68,52 +72,15 @@ RUNNER_EVENTS = [
 ]
 
 
+ANY_OF_MANY = st.integers(0, 999)
+"""Which of a list, counted from its end and around it, whose length is not the same each time."""
+
+
 class Impatient(FakeClock):
     """A clock on which nobody sleeps for long: claims that got in each other's way are tried again in real time."""
 
     async def sleep_s(self, seconds: float) -> None:
         await anyio.sleep(min(seconds, 0.002))
-
-
-@dataclass(kw_only=True)
-class Modeled:
-    """A job as it has to be."""
-
-    id: UUID
-    spec: UUID
-    retry_allowed: bool
-    pending_expires: datetime
-    status: JobStatus = JobStatus.PENDING
-    runner: UUID | None = None
-    lease: int = 0
-    lease_expires: datetime | None = None
-    limit_expires: datetime | None = None
-    phase: str | None = None
-    began: bool = False
-    retries: int = 0
-    history: list[JobStatus] = field(default_factory=lambda: [JobStatus.PENDING])
-
-    @property
-    def retries_left(self) -> int:
-        return 1 - self.retries if self.retry_allowed and not self.retries else 0
-
-    @property
-    def may_have_begun(self) -> bool:
-        return self.began or (self.status is JobStatus.RUNNING and self.phase is None)
-
-    def apply(self, event: JobEvent) -> Effect:
-        step = transition(self.status, event)
-        if step.effect is Effect.MOVE:
-            self.status = step.target
-            self.history.append(step.target)
-            if event is JobEvent.REQUEUE:
-                self.retries += 1
-            if step.target is JobStatus.PENDING:
-                self.runner, self.phase, self.began = None, None, False
-                self.lease_expires = self.limit_expires = None
-            elif step.target.has_run:
-                self.lease_expires = self.limit_expires = None
-        return step.effect
 
 
 class World:
@@ -128,6 +95,7 @@ class World:
         self.specs: list[UUID] = []
         self.runners: list[tuple[UUID, frozenset[UUID]]] = []
         self.stack = AsyncExitStack()
+        self.steps = 0
 
     async def open(self) -> None:
         self.stores = [await self.stack.enter_async_context(await Store.open(self.url))]
@@ -142,8 +110,7 @@ class World:
         self.deadlines = [Deadlines(store, self.clock, LIMITS) for store in stores]
 
     async def lay(self) -> None:
-        self.floor = Floor(store=self.stores[0], now=self.clock.now())
-        await self.floor.lay()
+        """Make specs and runners anew, so that nothing is left over from what was played before."""
         self.specs = [await self.floor.spec(f"spec {n}") for n in range(2)]
         kinds = [self.specs[:1], self.specs[1:], self.specs]
         self.runners = [(await self.floor.runner(*specs), frozenset(specs)) for specs in kinds]
@@ -153,7 +120,8 @@ class World:
         try:
             async with self.stack:
                 await self.open()
-                await self.lay()
+                self.floor = Floor(store=self.stores[0], now=self.clock.now())
+                await self.floor.lay()
                 opened.set()
                 await stop.wait()
         except BaseException as error:
@@ -182,9 +150,15 @@ class JobLife(RuleBasedStateMachine):
     def now(self) -> datetime:
         return self.world.clock.now()
 
+    def claim_number(self, which: int, suits: Callable[[Modeled, int], bool]) -> tuple[UUID, UUID, int]:
+        """Return a claim that suits as far as there is any: what matters most happens too rarely by itself."""
+        suitable = [claim for claim in self.claims if suits(self.jobs[claim[0]], claim[2])] or self.claims
+        return suitable[-1 - which % len(suitable)]
+
     @initialize()
     def start(self) -> None:
         self.world.start_servers()
+        self.call(self.world.lay)
 
     @rule(spec=st.integers(0, 1), priority=st.sampled_from([0, 100, 200]), retry_allowed=st.booleans())
     def submit(self, spec: int, priority: int, retry_allowed: bool) -> None:
@@ -273,25 +247,25 @@ class JobLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.claims)
     @rule(
-        data=st.data(),
+        which=ANY_OF_MANY,
+        lost=st.booleans(),
         event=st.sampled_from(RUNNER_EVENTS),
         server=st.integers(0, 1),
         names_lease=st.booleans(),
         twice=st.booleans(),
     )
-    def runner_says(self, data: st.DataObject, event: JobEvent, server: int, names_lease: bool, twice: bool) -> None:
+    def runner_says(self, which: int, lost: bool, event: JobEvent, server: int, names_lease: bool, twice: bool) -> None:
         """A runner speaks of any job that it was ever given: in time, late, twice, or after it lost the lease."""
-        newest_first = st.sampled_from(self.claims[::-1])
-        claim = data.draw(newest_first)
+        claim = self.claim_number(which, lambda job, lease: (job.lease == lease) is not lost)
         self._said(claim, event, server, names_lease=names_lease)
         if twice:
             again = self._said(claim, event, 1 - server, names_lease=names_lease)
             assert again.effect is not Effect.MOVE
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), phase=st.sampled_from(["pull", "exec"]))
-    def runner_names_its_phase(self, data: st.DataObject, phase: str) -> None:
-        job, runner, lease = data.draw(st.sampled_from(self.claims[::-1]))
+    @rule(which=ANY_OF_MANY, phase=st.sampled_from(["pull", "exec"]))
+    def runner_names_its_phase(self, which: int, phase: str) -> None:
+        job, runner, lease = self.claim_number(which, lambda job, lease: job.lease == lease and job.status.is_active)
         holder = LeaseHolder(runner=runner, lease=lease)
         began = phase == "exec"
 
@@ -308,9 +282,12 @@ class JobLife(RuleBasedStateMachine):
             modeled.began = modeled.began or began
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data())
-    def runner_meets_a_fault_that_is_not_the_benchmarks(self, data: st.DataObject) -> None:
-        job, runner, lease = data.draw(st.sampled_from(self.claims[::-1]))
+    @rule(which=ANY_OF_MANY, in_vain=st.booleans())
+    def runner_meets_a_fault_that_is_not_the_benchmarks(self, which: int, in_vain: bool) -> None:
+        job, runner, lease = self.claim_number(
+            which,
+            lambda job, _: in_vain is not (job.status.is_active and job.retries_left > 0 and not job.may_have_begun),
+        )
         holder = LeaseHolder(runner=runner, lease=lease)
 
         async def work() -> Moved | None:
@@ -328,11 +305,11 @@ class JobLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.jobs)
     @rule(
-        data=st.data(),
+        which=ANY_OF_MANY,
         event=st.sampled_from([JobEvent.CANCEL, JobEvent.PROCESS, JobEvent.PROCESS, JobEvent.PROCESS_FAIL]),
     )
-    def server_or_user_acts(self, data: st.DataObject, event: JobEvent) -> None:
-        job = data.draw(st.sampled_from(list(self.jobs)[::-1]))
+    def server_or_user_acts(self, which: int, event: JobEvent) -> None:
+        job = list(self.jobs)[-1 - which % len(self.jobs)]
 
         async def work() -> Moved | None:
             return await self.world.stores[0].write(lambda c: move_job(c, job, event, now=self.now))
@@ -406,6 +383,8 @@ class JobLife(RuleBasedStateMachine):
 
     @invariant()
     def store_is_as_the_model(self) -> None:
+        self.world.steps += 1
+
         async def read() -> list[tuple[Any, ...]]:
             found = []
             async with self.world.stores[-1].read() as connection:
@@ -457,11 +436,6 @@ class JobLife(RuleBasedStateMachine):
             step = transition(before, event.event)
             assert (step.effect, step.target) == (Effect.MOVE, event.after)
             before = event.after
-        finished = [event for event in events if event.event is JobEvent.PROCESS]
-        assert len(finished) <= 1
-        assert len({event.lease for event in events if event.event is JobEvent.CLAIM}) == sum(
-            event.event is JobEvent.CLAIM for event in events
-        )
 
 
 @contextmanager
@@ -484,17 +458,19 @@ def world(url: str) -> Iterator[World]:
 
 @pytest.mark.timeout(3600)
 def test_no_job_is_lost_or_finished_twice(database_url: str, soak: bool) -> None:
-    steps = 50
-    # A hundred examples on each of two engines make ten thousand steps.
-    examples = 100 if soak else 2
-    with world(database_url):
+    # Nearly all examples have fifty steps, so that these are more than ten thousand on each of the two engines.
+    examples = 240 if soak else 6
+    with world(database_url) as played:
         run_state_machine_as_test(
             JobLife,
             settings=settings(
                 max_examples=examples,
-                stateful_step_count=steps,
+                stateful_step_count=50,
                 deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),
             ),
         )
+        events = played.portal.call(check_ledger, played.stores[0])
+        print(f"{played.steps} steps, {events} changes of a job's state")  # noqa: T201 - for those who run it for long
+        assert not soak or (played.steps >= 10_000 and events > 1_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -178,6 +179,17 @@ def test_a_retry_is_a_new_job_that_points_at_the_old_one(shop: Shop) -> None:
     assert {report["job"] for report in reports} == {job, new["uuid"]}
     assert shop.client.patch(f"/v0/specs/{shop.name}", json={"archived": True}).status_code == 200
     assert shop.client.post(f"{shop.jobs}/{job}/retry").status_code == 409
+
+
+def test_retries_count_as_runs(tmp_path: Path) -> None:
+    with running_server(tmp_path / "server", settings={"limits": {"runs": 2}}) as server, server.client() as client:
+        shop = Shop(server, client)
+        job = shop.submit()
+        assert client.post(f"{shop.jobs}/{job}/cancel").status_code == 200
+        assert client.post(f"{shop.jobs}/{job}/retry").status_code == 201
+        refused = client.post(f"{shop.jobs}/{job}/retry")
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 0
 
 
 def test_who_may_not_change_jobs(shop: Shop, stranger: httpx.Client) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import socket
 import ssl
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
 
-from metalmark.model import StableError
+from metalmark.model import StableError, StoreAway
 from metalmark.testing.running_server import running_server
 
 
@@ -85,6 +87,35 @@ def test_a_part_that_fails_to_open_ends_the_start(tmp_path: Path) -> None:
         with pytest.raises(StableError, match="cannot listen"):
             with running_server(tmp_path / "server", settings={"server": {"bind": taken}}):
                 pass
+
+
+def test_a_storage_that_cannot_be_written_to_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    class Denying(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.send_error(403, "AccessDenied")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    denying = ThreadingHTTPServer(("127.0.0.1", 0), Denying)
+    threading.Thread(target=denying.serve_forever, daemon=True).start()
+    request.addfinalizer(denying.server_close)
+    request.addfinalizer(denying.shutdown)
+    port = denying.server_port
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "who",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "AWS_REGION": "here",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreAway, match=r"the storage cannot be written to: .*403") as away:
+        with running_server(tmp_path / "server", storage="s3://bucket/prefix"):
+            pass
+    assert "hunter2" not in str(away.value)
 
 
 def _address(url: str) -> tuple[str, int]:

@@ -143,7 +143,7 @@ def test_a_job_carries_what_was_submitted_and_the_digest_of_that_moment(
     assert answer.json()["adapter"] == "magic"
     stored = job_of(server, answer)
     assert stored.config == {
-        "registry": f"https://{registry.name}/",
+        "registry": f"http://{registry.name}/",
         "project": answer.json()["project"]["uuid"],
         "digest": str(digest),
         "image": job["image"],
@@ -375,6 +375,23 @@ def test_reports_are_listed_by_time_branch_testbed_and_archive(client: httpx.Cli
     assert "results" not in shown
     (full,) = client.get(path, params={"expand": "true"}).json()
     assert (full["results"], full["alerts"]) == ([], [])
+
+
+def test_what_is_hidden_is_not_told_to_who_submits(server: RunningServer, client: httpx.Client) -> None:
+    hidden, public, own = (make_project(client) for _ in range(3))
+    identifier = client.patch(f"/v0/projects/{hidden}", json={"visibility": "private"}).json()["uuid"]
+    key = made(client, f"/v0/projects/{own}/keys", name="ci")["key"]
+    nowhere = name("nowhere")
+    with server.client(key) as holder:
+        there, missing = run(holder, project=hidden), run(holder, project=nowhere)
+        assert run(holder, project=public).status_code == 401
+        assert run(holder, project=own).status_code == 201
+    assert (there.status_code, missing.status_code) == (404, 404)
+    assert there.json()["message"].replace(hidden, nowhere) == missing.json()["message"]
+    with server.client(None) as stranger:
+        refused = run(stranger, project=hidden, context={})
+    assert refused.status_code == 404
+    assert identifier not in refused.text
 
 
 def test_the_key_of_a_project_changes_no_names(server: RunningServer, client: httpx.Client) -> None:

@@ -274,7 +274,18 @@ async def test_every_table_is_there(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "x", "mysql://host/x", "sqlite://", "sqlite:///:memory:", "postgres ql://x", "http://user:secret@x"]
+    "url",
+    [
+        "",
+        "x",
+        "mysql://host/x",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "postgres ql://x",
+        "http://user:secret@x",
+        "postgresql://user@host/name?password=secret",
+        "postgresql://user@host/name?sslkey=x&sslpassword=secret",
+    ],
 )
 def test_what_is_no_address_of_a_database_is_refused(url: str) -> None:
     with pytest.raises(InputError) as caught:
@@ -318,3 +329,9 @@ async def test_an_error_shows_no_values(store: Store) -> None:
         async with store.read() as connection:
             await work(connection)
     assert "s3cret" not in str(caught.value)
+
+
+async def test_a_database_that_cannot_be_opened_is_named_without_its_password() -> None:
+    with pytest.raises(StoreAway, match=r"postgresql.*127\.0\.0\.1:1/none cannot be reached: .*refused") as away:
+        await Store.open("postgresql://me:hunter2@127.0.0.1:1/none")
+    assert "hunter2" not in str(away.value)

@@ -129,6 +129,14 @@ async def test_what_was_sent_is_not_repeated() -> None:
     assert b"bencher_user_secret" not in answer.body
 
 
+async def test_what_an_address_holds_is_repeated_and_bounded() -> None:
+    answer = await framed().call("GET", "/v0/things?per_page=eight")
+    assert answer.status == 400
+    assert answer.document["message"].startswith("query.per_page is 'eight': ")
+    long = await framed().call("GET", "/v0/things?per_page=" + "x" * 5000)
+    assert len(long.document["message"]) < 300
+
+
 async def test_a_body_without_a_content_type_is_json_and_one_of_another_type_is_400() -> None:
     application = framed()
     assert (await application.call("POST", "/v0/things", body=b'{"name": "a"}')).status == 201

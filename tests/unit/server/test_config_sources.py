@@ -29,6 +29,12 @@ def test_flags_beat_the_environment_and_that_beats_the_file(tmp_path: Path) -> N
     assert (read.server.bind, read.database, read.auth.signup) == ("127.0.0.1:3", "sqlite:////e", SignUp.OPEN)
 
 
+def test_a_value_that_is_wrong_is_shown_unless_it_may_hold_a_password() -> None:
+    faults = faults_of(environment={"METALMARK_AUTH_SIGNUP": "maybe"}, flags={"database": "mysql://me:hunter2@x/y"})
+    assert faults["auth.signup (METALMARK_AUTH_SIGNUP)"].startswith("'maybe': ")
+    assert "hunter2" not in faults["database (--database)"]
+
+
 def test_lists_of_the_environment_are_separated_by_commas() -> None:
     read = read_config(
         file=None,

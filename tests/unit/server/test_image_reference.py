@@ -56,7 +56,7 @@ def test_the_port_of_our_own_registry_may_be_left_out_of_its_url_alone() -> None
 def test_registries_that_are_allowed() -> None:
     image = parse("GHCR.io/owner/app:v1")
     assert isinstance(image, ForeignImage)
-    assert (image.registry_url, image.reference.repository) == ("https://ghcr.io/", "owner/app")
+    assert (image.reference.registry, image.reference.repository) == ("ghcr.io", "owner/app")
     assert isinstance(parse("127.0.0.1:5000/app"), ForeignImage)
     # Allowed by its name, Docker Hub is meant; without a name it is our own registry still.
     assert isinstance(parse("docker.io/alpine", allowed=("docker.io",)), ForeignImage)

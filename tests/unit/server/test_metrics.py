@@ -4,6 +4,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from metalmark.model import JobStatus
 from metalmark.server.metrics import Metrics
 
 
@@ -18,6 +19,12 @@ def test_what_happens_is_counted() -> None:
     assert 'metalmark_job_transitions_total{status="running"} 1.0' in text
     assert "metalmark_runner_connections 1.0" in text
     assert 'metalmark_jobs{status="pending"} 2.0' in text
+
+
+def test_every_state_is_there_from_the_start() -> None:
+    text = Metrics().exposition({}).decode()
+    for status in JobStatus:
+        assert f'metalmark_job_transitions_total{{status="{status.value}"}} 0.0' in text
 
 
 def test_an_invented_method_is_no_series_of_its_own() -> None:

@@ -18,7 +18,7 @@ from metalmark.server import uploads as module
 from metalmark.server.uploads import Upload, take_in, uploaded_bytes
 from metalmark.store import Blobs
 
-JOB: Any = SimpleNamespace(project="p", id="j", lease=1)
+JOB: Any = SimpleNamespace(project="p", id="j", lease=1, output_key=None)
 
 
 def upload_of(content: bytes) -> Upload:
@@ -55,6 +55,28 @@ def test_however_it_is_cut_the_whole_arrives(pieces: list[tuple[bytes, bool]]) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PART_BYTES", 16)
         anyio.run(main)
+
+
+def test_a_lease_keeps_one_upload_and_leaves_those_of_others_alone() -> None:
+    async def main() -> None:
+        blobs = Blobs.in_memory()
+        for number in range(3):
+            content = b"whole %d" % number
+            await take_in(blobs, upload_of(content), 0, body(content))
+        kept: Any = SimpleNamespace(**{**vars(JOB), "output_key": upload_of(content).key})
+        later: Any = SimpleNamespace(**{**vars(JOB), "lease": 11})
+        await blobs.put("outputs/p/j2/1-other.json", b"of another job")
+        for number in range(3):
+            begun = b"begun %d" % number
+            for job, length in ((later, 4), (kept, 2)):
+                upload = Upload(job=job, checksum=hashlib.sha256(begun).hexdigest(), size_bytes=len(begun))
+                await take_in(blobs, upload, 0, body(begun[:length]))
+        assert [facts.key for facts in await blobs.below("outputs")] == [kept.output_key, "outputs/p/j2/1-other.json"]
+        last = hashlib.sha256(begun).hexdigest()
+        found = [(facts.key.rpartition("/")[0], facts.size_bytes) for facts in await blobs.below("uploads")]
+        assert found == [(f"uploads/j/1/{last}", 2), (f"uploads/j/11/{last}", 4)]
+
+    anyio.run(main)
 
 
 def test_a_piece_at_the_wrong_place_is_refused_with_the_right_one() -> None:

@@ -160,7 +160,7 @@ def channel_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
 @pytest.fixture(scope="session")
 def racks(channel_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
     """A server with leases longer than any test."""
-    bounds = {"server": {"message_max_bytes": 2 * 1024 * 1024}, "jobs": {"heartbeat_timeout_s": 60}}
+    bounds: dict[str, Any] = {"server": {"message_max_bytes": 2 * 1024 * 1024}, "jobs": {"heartbeat_timeout_s": 60}}
     with rack(tmp_path_factory.mktemp("patient"), channel_database, **bounds) as made:
         yield made
 

@@ -236,6 +236,34 @@ def test_a_finished_job_of_a_public_runner_shows_its_final_output(uploader: Uplo
     ]
 
 
+def test_output_is_not_for_strangers(racks: Rack, printing: tuple[OwnRunner, dict[str, Any], str]) -> None:
+    own, held, path = printing
+    printed(own, held, 0, "secret")
+    with racks.server.client(None) as stranger:
+        assert stranger.get(path.removesuffix("/output")).status_code == 200, "the project is public"
+        refused = stranger.get(path)
+    assert refused.status_code == 401
+    assert "secret" not in refused.text
+
+
+def test_one_caller_follows_so_much_and_others_all_the_same(
+    racks: Rack, printing: tuple[OwnRunner, dict[str, Any], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metalmark.server.routes_output._FOLLOWERS_OF_ONE", 1)
+    _, _, path = printing
+    with racks.server.client() as client:
+        keys = f"/v0/projects/{racks.floor.project}/keys"
+        other = client.post(keys, json={"name": "other"}).json()["key"]
+        with client.stream("GET", path, params={"follow": "true"}):
+            assert client.get(path).status_code == 429
+            with racks.server.client(other) as second:
+                assert second.get(path).status_code == 200
+        gone_s = time.monotonic() + 10
+        while client.get(path).status_code != 200:
+            assert time.monotonic() < gone_s, "whoever is gone is not counted"
+            time.sleep(0.05)
+
+
 def test_an_unknown_job_has_no_output(racks: Rack) -> None:
     with racks.server.client() as client:
         path = f"/v0/projects/{racks.floor.project}/jobs/0197c3d4-0000-7000-8000-000000000001/output"

@@ -128,6 +128,18 @@ def test_jobs_on_their_way_are_not_wanted_twice(racks: Rack) -> None:
         assert own.want(1)["reason"] == "invalid", "more than were sent"
 
 
+def test_a_runner_that_has_room_still_makes_no_claim_go_back(racks: Rack) -> None:
+    spec = racks.own_spec()
+    jobs = [racks.submit(spec) for _ in range(10)]
+    with greeted(racks, racks.runner(spec=spec)) as own:
+        own.want(4)
+        for _ in jobs:
+            # Said while the next job is being claimed.
+            own.take()
+            own.want(4)
+    assert [racks.job(job).lease for job in jobs] == [1] * len(jobs), "each was claimed once"
+
+
 def test_a_job_that_is_not_wanted_any_more_goes_to_another(racks: Rack) -> None:
     spec = racks.own_spec()
     with greeted(racks, racks.runner(spec=spec)) as own, greeted(racks, racks.runner(spec=spec)) as other:
@@ -216,6 +228,40 @@ def test_a_stale_or_foreign_lease_changes_nothing(racks: Rack, event: str) -> No
     assert racks.job(job) == before
 
 
+def test_messages_that_are_replayed_change_nothing(racks: Rack) -> None:
+    spec = racks.own_spec()
+    runner, job = racks.runner(spec=spec), racks.submit(spec)
+    chunks = [{"iteration": 0, "stream": "stdout", "data": base64.b64encode(b"once").decode()}]
+    said: list[dict[str, Any]] = [
+        {"event": "running"},
+        {"event": "phase", "phase": "exec"},
+        {"event": "output", "offset": 0, "chunks": chunks},
+        {"event": "completed", "results": RESULTS},
+    ]
+    with greeted(racks, runner) as own, racks.server.client() as client:
+        own.want(1)
+        held = own.take()
+        for message in said:
+            assert own.tell(**message, **held)["event"] == "ack"
+            if message["event"] != "completed":
+                assert own.tell(**message, **held)["event"] == "ack"
+        before, path = racks.job(job), f"/v0/projects/{racks.floor.project}/jobs/{job}"
+        assert str(before.status) == "processed"
+        shown = client.get(f"{path}/output").text
+        assert shown.count("event: output") == 1
+        others = [{"event": "failed", "error": "e"}, {"event": "canceled"}, {"event": "attach"}]
+        for message in (*said, {"event": "completed", "results": [{"exit_code": 1}]}, *others):
+            own.tell(**message, **held)
+        assert own.tell(event="heartbeat", jobs=[held])["lost"] == [held]
+        assert racks.job(job) == before
+        assert client.get(f"{path}/output").text == shown
+        assert racks.output(job) == {"results": RESULTS}
+    with connected(racks, runner) as own:
+        assert own.hello(holding=[held])["held"] == []
+        own.tell(event="completed", results=RESULTS, **held)
+        assert racks.job(job) == before
+
+
 def test_a_fault_of_the_machine_puts_the_job_back_once_and_not_when_it_began(racks: Rack) -> None:
     spec = racks.own_spec()
     job = racks.submit(spec, retry_allowed=True)
@@ -289,6 +335,32 @@ def test_results_that_were_uploaded_are_named_by_their_checksum(racks: Rack) -> 
     assert racks.status(job) == "processed"
     assert racks.output(job) == {"results": RESULTS}
     assert racks.job(job).output_digest == f"sha256:{checksum}"
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_results_that_are_larger_than_a_message_are_read_too(racks: Rack, right: bool) -> None:
+    spec = racks.own_spec()
+    runner = racks.runner(spec=spec)
+    job = racks.submit(spec)
+    large = [{"exit_code": 0, "stdout": "x" * 3_000_000}]
+    document = json.dumps({"results": large}).encode()
+    document = document if right else document[:-1]
+    checksum = hashlib.sha256(document).hexdigest()
+    assert len(document) > racks.server.context.config.server.message_max_bytes
+    with greeted(racks, runner) as own, racks.server.client(runner.key) as client:
+        own.want(1)
+        held = own.take()
+        own.tell(event="running", **held)
+        query = {"lease": str(held["lease"]), "checksum": checksum, "size": str(len(document))}
+        path = f"/v0/runners/{runner.runner}/jobs/{job}/output"
+        assert client.put(path, params=query, content=document).json()["complete"] is True
+        uploaded = {"checksum": checksum, "size_bytes": len(document)}
+        assert own.tell(event="completed", uploaded=uploaded, **held)["event"] == "ack"
+    found = racks.job(job)
+    assert (str(found.status), found.output_digest) == ("processed" if right else "failed", f"sha256:{checksum}")
+    with racks.server.client() as client:
+        shown = client.get(f"/v0/projects/{racks.floor.project}/jobs/{job}/output")
+        assert (shown.text.count("event: output"), shown.text.count("event: end")) == (0, 1)
 
 
 def test_the_server_knows_what_the_runner_said_of_itself(racks: Rack) -> None:

@@ -1,0 +1,34 @@
+"""Where a job's image is pulled from, as its runner is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from metalmark.model import Digest
+from metalmark.oci import Reference, RegistryAccess, ResolvedReference
+from metalmark.server import ServerConfig, job_image
+from metalmark.server.image_reference import ForeignImage
+
+pytestmark = pytest.mark.anyio
+DIGEST = Digest.of(b"manifest", "sha256")
+
+
+@pytest.mark.parametrize(
+    ("name", "plain_http", "url"),
+    [
+        ("ghcr.io", False, "https://ghcr.io/"),
+        ("127.0.0.1:5000", True, "http://127.0.0.1:5000/"),
+        ("localhost:5000", False, "https://localhost:5000/"),
+    ],
+)
+async def test_a_registry_is_told_with_the_scheme_it_was_found_with(
+    monkeypatch: pytest.MonkeyPatch, name: str, plain_http: bool, url: str
+) -> None:
+    async def found(reference: Reference, access: RegistryAccess, *, timeout_s: float) -> ResolvedReference:
+        assert (reference.registry, access.plain_http) == (name, None)
+        return ResolvedReference(digest=DIGEST, plain_http=plain_http)
+
+    monkeypatch.setattr(job_image, "resolve_reference", found)
+    image = ForeignImage(reference=Reference.parse(f"{name}/app:v1"))
+    fixed = await job_image.fix_image(image, ServerConfig())
+    assert (fixed.registry_url, fixed.digest, fixed.own) == (url, DIGEST, False)
