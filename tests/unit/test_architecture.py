@@ -77,6 +77,7 @@ TESTED_ELSEWHERE = {
     "sandbox/vcpu_binding.py": "tests/machine/sandbox/test_qemu.py",
     "sandbox/vmm_cgroup.py": "tests/machine/sandbox/test_qemu.py",
     "server/actor.py": "tests/integration/server/test_permission.py",
+    "server/caller.py": "tests/integration/server/test_permission.py",
     "server/administration.py": "tests/integration/cli/test_server_admin.py",
     "server/backups.py": "tests/integration/server/test_running.py",
     "server/channel_job.py": "tests/integration/server/channel/test_public.py",

@@ -12,7 +12,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from metalmark.server.actor import current_actor, current_user
+from metalmark.server.caller import current_actor, current_user
 from metalmark.wire import PUBLIC_VERSION, ErrorBody
 
 _DESCRIPTION = """Jobs for quiet machines, and their results.

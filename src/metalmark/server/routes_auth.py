@@ -9,8 +9,9 @@ from fastapi import APIRouter, Request
 
 from metalmark.model import Email, Forbidden, NotFound, OrganizationRole, Unauthenticated
 from metalmark.server.account_bodies import user_body
-from metalmark.server.actor import Anonymous, CurrentUser
+from metalmark.server.actor import Anonymous
 from metalmark.server.audit import act_of
+from metalmark.server.caller import CurrentUser
 from metalmark.server.client_address import address_group
 from metalmark.server.config import SignUp
 from metalmark.server.context import CurrentContext, ServerContext

@@ -8,7 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from metalmark.model import Forbidden, NotFound, Permission, ResourceId
-from metalmark.server.actor import Actor, CurrentActor, ProjectKeyActor
+from metalmark.server.actor import Actor, ProjectKeyActor
+from metalmark.server.caller import CurrentActor
 from metalmark.server.context import CurrentContext
 from metalmark.server.name_lists import NameOrder, NameSort, is_descending
 from metalmark.server.paging import Flag, RequestedPage, Search, SortDirection, set_total

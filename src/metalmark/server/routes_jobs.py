@@ -10,8 +10,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 
 from metalmark.model import Conflict, Effect, JobEvent, JobStatus, NotFound, Permission
-from metalmark.server.actor import Anonymous, CurrentActor, caller_of
+from metalmark.server.actor import Anonymous, caller_of
 from metalmark.server.audit import act_of
+from metalmark.server.caller import CurrentActor
 from metalmark.server.client_address import address_group
 from metalmark.server.context import CurrentContext
 from metalmark.server.job_bodies import job_body, read_output

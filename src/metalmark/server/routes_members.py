@@ -9,8 +9,9 @@ from fastapi import APIRouter, Request, Response
 
 from metalmark.model import Email, NotFound, Permission, ResourceId
 from metalmark.server.account_bodies import member_body
-from metalmark.server.actor import CurrentUser, UserActor
+from metalmark.server.actor import UserActor
 from metalmark.server.audit import act_of
+from metalmark.server.caller import CurrentUser
 from metalmark.server.context import CurrentContext, ServerContext
 from metalmark.server.mail import Mail, invitation_mail
 from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, is_descending

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 
 from metalmark.model import Forbidden, NotFound, OrganizationRole, Permission, Unauthenticated
 from metalmark.server.account_bodies import organization_body
-from metalmark.server.actor import CurrentUser
 from metalmark.server.audit import act_of
+from metalmark.server.caller import CurrentUser
 from metalmark.server.context import CurrentContext
 from metalmark.server.name_lists import HardFlag, NameFilter, NameOrder, NameSort, is_descending
 from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total

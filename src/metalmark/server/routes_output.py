@@ -16,7 +16,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from metalmark.model import Conflict, JobStatus, NotFound, Permission, TooLarge, TooManyRequests, Unauthenticated
-from metalmark.server.actor import Anonymous, CurrentActor, caller_of
+from metalmark.server.actor import Anonymous, caller_of
+from metalmark.server.caller import CurrentActor
 from metalmark.server.context import CurrentContext, ServerContext
 from metalmark.server.openapi import RUNNER_SECURITY
 from metalmark.server.output_stream import OutputFollower

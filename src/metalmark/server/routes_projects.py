@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request, Response
 
 from metalmark.model import Forbidden, Permission, Visibility
 from metalmark.server.account_bodies import project_body
-from metalmark.server.actor import Actor, CurrentActor, CurrentUser, ProjectKeyActor, UserActor
+from metalmark.server.actor import Actor, ProjectKeyActor, UserActor
 from metalmark.server.audit import act_of
+from metalmark.server.caller import CurrentActor, CurrentUser
 from metalmark.server.context import CurrentContext
 from metalmark.server.name_lists import HardFlag, NameFilter, NameOrder, NameSort, is_descending
 from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BeforeValidator, Field
 
 from metalmark.model import NotFound, Permission
-from metalmark.server.actor import CurrentActor
+from metalmark.server.caller import CurrentActor
 from metalmark.server.context import CurrentContext
 from metalmark.server.paging import Direction, Flag, RequestedPage, SortDirection, set_total
 from metalmark.server.permission import project_for

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from metalmark.model import ApiKey, KeyKind, NotFound, ResourceId
-from metalmark.server.actor import ServerAdmin
 from metalmark.server.audit import act_of
+from metalmark.server.caller import ServerAdmin
 from metalmark.server.context import CurrentContext
 from metalmark.server.fleet_bodies import runner_body, spec_body
 from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total

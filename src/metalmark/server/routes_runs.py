@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from metalmark.server.actor import CurrentActor
+from metalmark.server.caller import CurrentActor
 from metalmark.server.context import CurrentContext
 from metalmark.server.report_bodies import report_body
 from metalmark.server.run_submission import Submitter, submit_run

@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 import metalmark
-from metalmark.server.actor import ServerAdmin
 from metalmark.server.audit import act_of
 from metalmark.server.backups import make_backup
+from metalmark.server.caller import ServerAdmin
 from metalmark.server.context import CurrentContext, ServerContext
 from metalmark.server.passwords import HIDDEN, without_password
 from metalmark.store import count_jobs, read_statistics, record_act

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from metalmark.model import Demand, NotFound, ResourceId
-from metalmark.server.actor import ServerAdmin
 from metalmark.server.audit import act_of
+from metalmark.server.caller import ServerAdmin
 from metalmark.server.context import CurrentContext
 from metalmark.server.fleet_bodies import spec_body
 from metalmark.server.paging import Direction, Flag, RequestedPage, Search, SortDirection, set_total

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from metalmark.model import NotFound, Permission, ResourceId
-from metalmark.server.actor import CurrentActor
+from metalmark.server.caller import CurrentActor
 from metalmark.server.context import CurrentContext
 from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, is_descending
 from metalmark.server.paging import Flag, RequestedPage, Search, SortDirection, set_total

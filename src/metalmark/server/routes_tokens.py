@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from metalmark.model import Forbidden, NotFound
 from metalmark.server.account_bodies import token_body
-from metalmark.server.actor import CurrentUser
 from metalmark.server.audit import act_of
+from metalmark.server.caller import CurrentUser
 from metalmark.server.context import CurrentContext
 from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, RevokedFilter, is_descending
 from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Request, Response
 
 from metalmark.model import ApiKey, Forbidden, KeyKind, NotFound
 from metalmark.server.account_bodies import created_user_key_body, user_key_body
-from metalmark.server.actor import CurrentUser, UserActor, Via
+from metalmark.server.actor import UserActor, Via
 from metalmark.server.audit import act_of
+from metalmark.server.caller import CurrentUser
 from metalmark.server.context import CurrentContext
 from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, RevokedFilter, is_descending
 from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total

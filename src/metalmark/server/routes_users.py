@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request, Response
 
 from metalmark.model import Forbidden, NotFound, ResourceId
 from metalmark.server.account_bodies import user_body
-from metalmark.server.actor import CurrentUser, ServerAdmin, UserActor, Via
+from metalmark.server.actor import UserActor, Via
 from metalmark.server.audit import act_of
+from metalmark.server.caller import CurrentUser, ServerAdmin
 from metalmark.server.context import CurrentContext
 from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, is_descending
 from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total
