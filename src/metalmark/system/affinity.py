@@ -39,11 +39,7 @@ def bound_to(cpus: Collection[int]) -> Iterator[None]:
     try:
         yield
     finally:
-        _bindings.held = _without(_bindings.held, mine)
+        held = _bindings.held
+        del held[next(place for place, one in enumerate(held) if one is mine)]
         with suppress(OSError):
-            os.sched_setaffinity(0, _bindings.held[-1] if _bindings.held else _bindings.before)
-
-
-def _without(held: list[list[int]], mine: list[int]) -> list[list[int]]:
-    at = next(place for place, one in enumerate(held) if one is mine)
-    return held[:at] + held[at + 1 :]
+            os.sched_setaffinity(0, held[-1] if held else _bindings.before)
