@@ -16,6 +16,8 @@ PROTOCOL_ERROR = 1002
 TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 TRY_AGAIN = 1013
+DISMISSED = 4401
+"""The runner was archived, or has another key now: an open channel ends as a new one would not begin."""
 REPLACED = 4409
 """The runner opened another connection."""
 _WRITE_TIMEOUT_S = 30.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,14 +12,16 @@ import anyio
 import structlog
 from anyio.abc import TaskStatus
 
-from metalmark.server.channel_wire import GOING_AWAY, REPLACED
+from metalmark.model import StoreUnavailable
+from metalmark.server.channel_wire import DISMISSED, GOING_AWAY, REPLACED
 from metalmark.server.socket_protocol import STOPPING
-from metalmark.store import NoticeKind, Store
+from metalmark.store import NoticeKind, Store, runner_keys_in_force
 from metalmark.system import Clock
 
 PONG_WITHIN_S = 5.0
 """How long the first connection of a runner has to answer when a second one comes."""
 _SETTLED_S = 1.0
+_LOOK_AGAIN_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
@@ -60,6 +62,9 @@ class Channels:
         self._clock = clock
         self._stopping = stopping
         self._opened_s: dict[Session, float] = {}
+        self._keys: dict[Session, str] = {}
+        self._key_doubts: dict[Session, None] = {}
+        self._keys_doubted = anyio.Event()
         self._of_runner: dict[UUID, list[Session]] = {}
         self._of_job: dict[UUID, list[Session]] = {}
         self._asked: set[Session] = set()
@@ -68,36 +73,47 @@ class Channels:
         self._doubts = anyio.Event()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Tell channels of their jobs, and ask old connections whether they are alive, until canceled."""
+        """Tell channels of their jobs, and end those that are not alive or whose key is not, until canceled."""
         kinds = (NoticeKind.JOB_CHANGED, NoticeKind.RUNNER_CHANGED)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._close_all)
             tasks.start_soon(self._examine)
+            tasks.start_soon(self._look_at_keys)
             with self._store.notices.subscribe(kinds) as notices:
                 task_status.started()
                 async for notice in notices:
                     if notice.kind is NoticeKind.RUNNER_CHANGED and notice.subject is not None:
-                        # It may have connected to another process of this server.
-                        self._doubt(self._of_runner.get(notice.subject, ()))
+                        # It may have connected to another process of this server, or be no longer welcome.
+                        sessions = self._of_runner.get(notice.subject, ())
+                        self._doubt(sessions)
+                        self._doubt_keys(sessions)
                     elif notice.kind is NoticeKind.JOB_CHANGED and notice.subject is not None:
                         for session in self._of_job.get(notice.subject, ()):
                             session.job_changed(notice.subject)
                     elif notice.kind is NoticeKind.MISSED:
                         for session in list(self._opened_s):
                             session.job_changed(None)
+                        self._doubt_keys(self._opened_s)
             tasks.cancel_scope.cancel()
 
     @contextmanager
-    def opened(self, session: Session) -> Iterator[None]:
-        """Keep a session in the lists while the context lasts. Older ones of the same runner are asked for life."""
+    def opened(self, session: Session, *, key_digest: str) -> Iterator[None]:
+        """Keep a session in the lists while the context lasts. Older ones of the same runner are asked for life.
+
+        Args:
+            session: What is kept.
+            key_digest: Of the key that opened it. Once that is not its runner's any more, the session is closed.
+        """
         others = self._of_runner.setdefault(session.runner_id, [])
         self._opened_s[session] = self._clock.monotonic_s()
+        self._keys[session] = key_digest
         self._doubt(others, newcomer=session)
         others.append(session)
         try:
             yield
         finally:
-            del self._opened_s[session]
+            del self._opened_s[session], self._keys[session]
+            self._key_doubts.pop(session, None)
             others.remove(session)
             if not others:
                 self._of_runner.pop(session.runner_id, None)
@@ -161,6 +177,31 @@ class Channels:
         finally:
             self._asked.discard(session)
             self._replaced.discard(session)
+
+    def _doubt_keys(self, sessions: Iterable[Session]) -> None:
+        self._key_doubts |= dict.fromkeys(sessions)
+        self._keys_doubted.set()
+
+    async def _look_at_keys(self) -> None:
+        """Close sessions whose runner was archived or got another key since they were opened."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await self._keys_doubted.wait()
+                self._keys_doubted = anyio.Event()
+                doubted, self._key_doubts = list(self._key_doubts), {}
+                keys = {session: key for session in doubted if (key := self._keys.get(session)) is not None}
+                try:
+                    async with self._store.read() as connection:
+                        good = await runner_keys_in_force(connection, set(keys.values()))
+                except StoreUnavailable as error:
+                    _log.warning("keys of channels not looked at", error=str(error))
+                    await self._clock.sleep_s(_LOOK_AGAIN_S)
+                    self._doubt_keys(session for session in doubted if session in self._keys)
+                    continue
+                for session, key in keys.items():
+                    if key not in good:
+                        _log.info("channel dismissed", runner=str(session.runner_id))
+                        tasks.start_soon(session.close, DISMISSED, "the key of this runner is no longer good")
 
     async def _close_all(self) -> None:
         await self._stopping.wait()

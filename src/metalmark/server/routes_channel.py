@@ -56,7 +56,7 @@ async def channel(socket: WebSocket, runner: ResourceIdField, context: CurrentCo
     log = _log.bind(runner=str(record.id), protocol=SUBPROTOCOL if ours else "public")
     log.info("channel opened")
     try:
-        with context.channels.opened(session):
+        with context.channels.opened(session, key_digest=record.key_digest):
             await session.run()
     except MetalmarkError as error:
         log.warning("channel ended", error=str(error))

@@ -97,7 +97,7 @@ async def get_runner(context: CurrentContext, _admin: ServerAdmin, runner: Resou
 async def patch_runner(
     context: CurrentContext, admin: ServerAdmin, request: Request, runner: ResourceIdField, body: UpdateRunnerBody
 ) -> RunnerBody:
-    """Change a runner. An archived one is in no list by default, and opens no new channel."""
+    """Change a runner. An archived one is in no list by default, and its channels are closed."""
     changes = RunnerChanges(name=body.name, slug=body.slug, archived=body.archived)
     now = context.clock.now()
 
@@ -116,7 +116,7 @@ async def patch_runner(
 async def post_runner_key(
     context: CurrentContext, admin: ServerAdmin, request: Request, runner: ResourceIdField
 ) -> RunnerKeyBody:
-    """Give a runner another key, and show it once. The old one opens no channel from now on."""
+    """Give a runner another key, and show it once. Channels that the old one opened are closed."""
     key = ApiKey.new(KeyKind.RUNNER)
     now = context.clock.now()
 

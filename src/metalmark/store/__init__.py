@@ -133,6 +133,7 @@ from metalmark.store.runners import (
     record_proof,
     remove_runner_spec,
     rotate_runner_key,
+    runner_keys_in_force,
     update_runner,
 )
 from metalmark.store.signing import database_mark, ensure_signing_secrets
@@ -351,6 +352,7 @@ __all__ = [
     "revoke_keys",
     "rotate_runner_key",
     "set_report_times",
+    "runner_keys_in_force",
     "start_point_for",
     "testbed_for_run",
     "unfinished_jobs",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,6 +18,8 @@ from metalmark.store.page import Page, matches, rows_of
 from metalmark.store.specs import FleetOrder, SpecRecord, spec_of
 from metalmark.store.tables import runner_capabilities, runner_specs, runners, specs
 
+
+_DIGESTS_AT_ONCE = 500
 
 @dataclass(frozen=True, kw_only=True)
 class RunnerRecord:
@@ -34,6 +36,8 @@ class RunnerRecord:
     modified: datetime
     archived: datetime | None
 
+    key_digest: str = field(repr=False)
+    """Of the key that opens its channel."""
 
 @dataclass(frozen=True, kw_only=True)
 class RunnerChanges:
@@ -98,25 +102,15 @@ async def find_runner_by_key(connection: AsyncConnection, key_digest: str) -> Ru
     return await _find(connection, (runners.c.key_hash == key_digest) & runners.c.archived.is_(None))
 
 
-def runners_query(
-    connection: AsyncConnection,
-    *,
-    order: FleetOrder = FleetOrder.NAME,
-    descending: bool = False,
-    name: str | None = None,
-    search: str | None = None,
-    archived: bool = False,
-) -> Select[Any]:
-    """The query of a list of runners."""
-    query = select(runners)
-    if not archived:
-        query = query.where(runners.c.archived.is_(None))
-    if name is not None:
-        query = query.where(runners.c.name == name)
-    if search is not None:
-        query = query.where(matches(search, connection, runners.c.name, runners.c.slug, identifier=runners.c.id))
-    columns = (runners.c.name, runners.c.slug) if order is FleetOrder.NAME else (runners.c.created, runners.c.id)
-    return query.order_by(*(column.desc() if descending else column.asc() for column in columns))
+async def runner_keys_in_force(connection: AsyncConnection, key_digests: Collection[str]) -> set[str]:
+    """Return which of some digests are those of keys that open a channel now."""
+    found: set[str] = set()
+    digests = sorted(key_digests)
+    for begin in range(0, len(digests), _DIGESTS_AT_ONCE):
+        named = runners.c.key_hash.in_(digests[begin : begin + _DIGESTS_AT_ONCE])
+        query = select(runners.c.key_hash).where(named & runners.c.archived.is_(None))
+        found |= set((await connection.execute(query)).scalars())
+    return found
 
 
 async def list_runners(
@@ -155,7 +149,7 @@ async def update_runner(
 async def rotate_runner_key(
     connection: AsyncConnection, *, runner_id: UUID, key_digest: str, now: datetime
 ) -> RunnerRecord | None:
-    """Give a runner another key; the old one opens no channel any more. None when there is no such runner.
+    """Give a runner another key; what the old one opened is closed. None when there is no such runner.
 
     Raises:
         Conflict: The runner is archived.
@@ -248,6 +242,7 @@ def _runner(row: Row[Any], spec_ids: Sequence[UUID]) -> RunnerRecord:
     return RunnerRecord(
         id=row.id,
         name=ResourceName(row.name),
+        key_digest=row.key_hash,
         slug=Slug(row.slug),
         spec_ids=tuple(spec_ids),
         last_heartbeat=row.last_heartbeat,

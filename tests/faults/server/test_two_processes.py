@@ -175,8 +175,13 @@ def test_work_crosses_between_processes_and_outlives_each(pair: Pair) -> None:
             again.tell("completed", results=[{"exit_code": 0, "stdout": "{}"}], **held)
             assert pair.status(one, job) == "processed"
 
-    # Process and runner die: the other process ends the lease.
+    # The key of a runner that is connected to one process is replaced at the other.
     other.start()
+    with pair.connected(one) as runner:
+        pair.runner = pair.ask(other, "POST", f"/v0/runners/{pair.runner['uuid']}/key")
+        assert runner.channel.closed(within_s=10).close_code == 4401
+
+    # Process and runner die: the other process ends the lease.
     with contextlib.suppress(Exception), pair.connected(one) as runner:
         runner.tell("ready", slots=1, received=0)
         job = pair.submit(other)

@@ -32,6 +32,7 @@ RUNNER = RunnerRecord(
     created=MADE,
     modified=MADE,
     archived=None,
+    key_digest="0" * 64,
 )
 
 
