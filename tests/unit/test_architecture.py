@@ -160,6 +160,7 @@ TESTED_ELSEWHERE = {
     "store/revision_0003_measured_things.py": "tests/integration/store/test_migrations.py",
     "store/revision_0004_jobs.py": "tests/integration/store/test_migrations.py",
     "store/runners.py": "tests/integration/store/test_fleet.py",
+    "store/selection.py": "tests/integration/store/test_users.py",
     "store/signing.py": "tests/integration/store/test_keys.py",
     "store/slugs.py": "tests/integration/store/test_users.py",
     "store/specs.py": "tests/integration/store/test_fleet.py",

@@ -11,8 +11,8 @@ from metalmark.model import Forbidden, NotFound, Permission, ResourceId
 from metalmark.server.actor import Actor, ProjectKeyActor
 from metalmark.server.caller import CurrentActor
 from metalmark.server.context import CurrentContext
-from metalmark.server.name_lists import NameOrder, NameSort, is_descending
-from metalmark.server.paging import Flag, RequestedPage, Search, SortDirection, set_total
+from metalmark.server.name_lists import ArchivedInstead, WantedBranches
+from metalmark.server.paging import RequestedPage, set_total
 from metalmark.server.permission import project_for
 from metalmark.server.report_bodies import branch_body
 from metalmark.server.report_draft import start_request
@@ -32,7 +32,6 @@ from metalmark.store import (
 from metalmark.wire import (
     MAX_VERSIONS,
     BranchBody,
-    BranchNameField,
     BranchPatch,
     NewBranch,
     ResourceIdField,
@@ -40,8 +39,6 @@ from metalmark.wire import (
 )
 
 router = APIRouter(tags=["branches"])
-
-ArchivedInstead = Annotated[Flag, Query(description="Those that are archived, instead of those that are not.")]
 
 
 def refuse_renaming(actor: Actor, *given: object) -> None:
@@ -62,23 +59,14 @@ async def get_branches(
     response: Response,
     page: RequestedPage,
     project: ResourceIdField,
-    sort: NameSort = NameOrder.NAME,  # noqa: ARG001  there is one
-    direction: SortDirection = None,
-    name: Annotated[BranchNameField | None, Query(description="Only the one of exactly this name.")] = None,
-    search: Search = None,
+    wanted: WantedBranches,
     archived: ArchivedInstead = "false",
 ) -> list[BranchBody]:
     """List the branches of a project."""
     async with context.store.read() as connection:
         found = await project_for(connection, actor, project, Permission.VIEW)
         branches, total = await list_branches(
-            connection,
-            page=page,
-            project_id=found.id,
-            name=name,
-            search=search,
-            archived=archived == "true",
-            descending=is_descending(direction),
+            connection, page=page, project_id=found.id, archived=archived == "true", wanted=wanted
         )
     set_total(response, total)
     return [branch_body(branch) for branch in branches]

@@ -14,8 +14,8 @@ from metalmark.server.audit import act_of
 from metalmark.server.caller import CurrentUser
 from metalmark.server.context import CurrentContext, ServerContext
 from metalmark.server.mail import Mail, invitation_mail
-from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, is_descending
-from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total
+from metalmark.server.name_lists import WantedNames
+from metalmark.server.paging import RequestedPage, set_total
 from metalmark.server.permission import organization_for
 from metalmark.server.rate_limits import Limited
 from metalmark.server.signer import Audience, Invitation
@@ -79,22 +79,12 @@ async def get_members(
     context: CurrentContext,
     response: Response,
     page: RequestedPage,
-    sort: NameSort = NameOrder.NAME,  # noqa: ARG001  there is one order; any other name is refused
-    direction: SortDirection = None,
-    name: NameFilter = None,
-    search: Search = None,
+    wanted: WantedNames,
 ) -> list[MemberBody]:
     """List the members of an organization."""
     async with context.store.read() as connection:
         found = await organization_for(connection, actor, organization, Permission.VIEW_ROLE)
-        members, total = await list_members(
-            connection,
-            organization_id=found.id,
-            page=page,
-            name=name,
-            search=search,
-            descending=is_descending(direction),
-        )
+        members, total = await list_members(connection, organization_id=found.id, page=page, wanted=wanted)
     set_total(response, total)
     return [member_body(member) for member in members]
 

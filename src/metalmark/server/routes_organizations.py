@@ -9,8 +9,8 @@ from metalmark.server.account_bodies import organization_body
 from metalmark.server.audit import act_of
 from metalmark.server.caller import CurrentUser
 from metalmark.server.context import CurrentContext
-from metalmark.server.name_lists import HardFlag, NameFilter, NameOrder, NameSort, is_descending
-from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total
+from metalmark.server.name_lists import HardFlag, WantedNames
+from metalmark.server.paging import RequestedPage, set_total
 from metalmark.server.permission import organization_for, organization_permissions
 from metalmark.server.project_removal import erase_all_projects, forget_blobs, stop_all_jobs
 from metalmark.store import (
@@ -44,20 +44,12 @@ async def get_organizations(
     context: CurrentContext,
     response: Response,
     page: RequestedPage,
-    sort: NameSort = NameOrder.NAME,  # noqa: ARG001  there is one order; any other name is refused
-    direction: SortDirection = None,
-    name: NameFilter = None,
-    search: Search = None,
+    wanted: WantedNames,
 ) -> list[OrganizationBody]:
     """List the organizations that one is a member of; administrators of the server see all."""
     async with context.store.read() as connection:
         organizations, total = await list_organizations(
-            connection,
-            page=page,
-            member_id=None if actor.user.admin else actor.user.id,
-            name=name,
-            search=search,
-            descending=is_descending(direction),
+            connection, page=page, member_id=None if actor.user.admin else actor.user.id, wanted=wanted
         )
     set_total(response, total)
     return [organization_body(organization) for organization in organizations]

@@ -12,8 +12,8 @@ from metalmark.server.account_bodies import created_project_key_body, project_ke
 from metalmark.server.audit import act_of
 from metalmark.server.caller import CurrentUser
 from metalmark.server.context import CurrentContext
-from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, RevokedFilter, is_descending
-from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total
+from metalmark.server.name_lists import RevokedFilter, WantedNames
+from metalmark.server.paging import RequestedPage, set_total
 from metalmark.server.permission import project_for
 from metalmark.store import (
     Connection,
@@ -54,24 +54,14 @@ async def get_project_keys(
     context: CurrentContext,
     response: Response,
     page: RequestedPage,
-    sort: NameSort = NameOrder.NAME,  # noqa: ARG001  there is one order; any other name is refused
-    direction: SortDirection = None,
-    name: NameFilter = None,
-    search: Search = None,
+    wanted: WantedNames,
     revoked: RevokedFilter = "false",
 ) -> list[ProjectKeyBody]:
     """List keys of a project."""
     async with context.store.read() as connection:
         found = await project_for(connection, actor, project, Permission.MANAGE)
         keys, total = await list_keys(
-            connection,
-            Holder.PROJECT,
-            page=page,
-            owner_id=found.id,
-            name=name,
-            search=search,
-            revoked=revoked == "true",
-            descending=is_descending(direction),
+            connection, Holder.PROJECT, page=page, owner_id=found.id, revoked=revoked == "true", wanted=wanted
         )
     set_total(response, total)
     return [project_key_body(key) for key in keys]

@@ -10,8 +10,8 @@ from metalmark.server.actor import Actor, ProjectKeyActor, UserActor
 from metalmark.server.audit import act_of
 from metalmark.server.caller import CurrentActor, CurrentUser
 from metalmark.server.context import CurrentContext
-from metalmark.server.name_lists import HardFlag, NameFilter, NameOrder, NameSort, is_descending
-from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total
+from metalmark.server.name_lists import HardFlag, WantedNames
+from metalmark.server.paging import RequestedPage, set_total
 from metalmark.server.permission import organization_for, project_for, project_permissions
 from metalmark.server.project_removal import erase_stopped, forget_blobs, stop_jobs
 from metalmark.store import (
@@ -46,21 +46,11 @@ async def get_projects(
     context: CurrentContext,
     response: Response,
     page: RequestedPage,
-    sort: NameSort = NameOrder.NAME,  # noqa: ARG001  there is one order; any other name is refused
-    direction: SortDirection = None,
-    name: NameFilter = None,
-    search: Search = None,
+    wanted: WantedNames,
 ) -> list[ProjectBody]:
     """List the projects that one sees: public ones, and those of one's own."""
     async with context.store.read() as connection:
-        projects, total = await list_projects(
-            connection,
-            page=page,
-            sight=sight_of(actor),
-            name=name,
-            search=search,
-            descending=is_descending(direction),
-        )
+        projects, total = await list_projects(connection, page=page, sight=sight_of(actor), wanted=wanted)
     set_total(response, total)
     return [project_body(project) for project in projects]
 
@@ -75,22 +65,13 @@ async def get_organization_projects(
     context: CurrentContext,
     response: Response,
     page: RequestedPage,
-    sort: NameSort = NameOrder.NAME,  # noqa: ARG001  there is one order; any other name is refused
-    direction: SortDirection = None,
-    name: NameFilter = None,
-    search: Search = None,
+    wanted: WantedNames,
 ) -> list[ProjectBody]:
     """List the projects of an organization that one sees."""
     async with context.store.read() as connection:
         found = await organization_for(connection, actor, organization, Permission.VIEW)
         projects, total = await list_projects(
-            connection,
-            page=page,
-            sight=sight_of(actor),
-            organization_id=found.id,
-            name=name,
-            search=search,
-            descending=is_descending(direction),
+            connection, page=page, sight=sight_of(actor), organization_id=found.id, wanted=wanted
         )
     set_total(response, total)
     return [project_body(project) for project in projects]

@@ -9,11 +9,11 @@ from metalmark.server.audit import act_of
 from metalmark.server.caller import ServerAdmin
 from metalmark.server.context import CurrentContext
 from metalmark.server.fleet_bodies import runner_body, spec_body
-from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total
-from metalmark.server.routes_specs import ArchivedFilter, FleetSort, NameFilter, is_descending, spec_named
+from metalmark.server.name_lists import ArchivedFilter, WantedOfFleet
+from metalmark.server.paging import RequestedPage, set_total
+from metalmark.server.routes_specs import spec_named
 from metalmark.store import (
     Connection,
-    FleetOrder,
     RunnerChanges,
     RunnerRecord,
     SpecRecord,
@@ -47,10 +47,7 @@ async def get_runners(
     _admin: ServerAdmin,
     response: Response,
     page: RequestedPage,
-    sort: FleetSort = FleetOrder.NAME,
-    direction: SortDirection = None,
-    name: NameFilter = None,
-    search: Search = None,
+    wanted: WantedOfFleet,
     archived: ArchivedFilter = "false",
 ) -> list[RunnerBody]:
     """List runners."""
@@ -58,10 +55,7 @@ async def get_runners(
         runners, total = await list_runners(
             connection,
             page=page,
-            order=sort,
-            descending=is_descending(sort, direction),
-            name=name,
-            search=search,
+            wanted=wanted,
             archived=archived == "true",
         )
     set_total(response, total)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from metalmark.model import Demand, NotFound, ResourceId
 from metalmark.server.audit import act_of
 from metalmark.server.caller import ServerAdmin
 from metalmark.server.context import CurrentContext
 from metalmark.server.fleet_bodies import spec_body
-from metalmark.server.paging import Direction, Flag, RequestedPage, Search, SortDirection, set_total
+from metalmark.server.name_lists import ArchivedFilter, WantedOfFleet
+from metalmark.server.paging import RequestedPage, set_total
 from metalmark.store import (
     Connection,
-    FleetOrder,
     SpecChanges,
     SpecRecord,
     create_spec,
@@ -24,20 +22,9 @@ from metalmark.store import (
     record_act,
     update_spec,
 )
-from metalmark.wire import NewSpecBody, ResourceIdField, ResourceNameField, SpecBody, UpdateSpecBody
+from metalmark.wire import NewSpecBody, ResourceIdField, SpecBody, UpdateSpecBody
 
 router = APIRouter(tags=["specs"])
-
-FleetSort = Annotated[FleetOrder, Query(description="What to sort by.")]
-NameFilter = Annotated[ResourceNameField | None, Query(description="Only those of exactly this name.")]
-ArchivedFilter = Annotated[Flag, Query(description="Whether archived ones come too.")]
-
-
-def is_descending(order: FleetOrder, direction: Direction | None) -> bool:
-    """Whether the last comes first: as asked for, else names ascend and times descend."""
-    if direction is None:
-        return order is FleetOrder.CREATED
-    return direction is Direction.DESCENDING
 
 
 @router.get("/v0/specs", operation_id="specs_get")
@@ -47,10 +34,7 @@ async def get_specs(
     _admin: ServerAdmin,
     response: Response,
     page: RequestedPage,
-    sort: FleetSort = FleetOrder.NAME,
-    direction: SortDirection = None,
-    name: NameFilter = None,
-    search: Search = None,
+    wanted: WantedOfFleet,
     archived: ArchivedFilter = "false",
 ) -> list[SpecBody]:
     """List specs."""
@@ -58,10 +42,7 @@ async def get_specs(
         specs, total = await list_specs(
             connection,
             page=page,
-            order=sort,
-            descending=is_descending(sort, direction),
-            name=name,
-            search=search,
+            wanted=wanted,
             archived=archived == "true",
         )
     set_total(response, total)

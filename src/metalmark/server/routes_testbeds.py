@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query, Response
 from metalmark.model import NotFound, Permission, ResourceId
 from metalmark.server.caller import CurrentActor
 from metalmark.server.context import CurrentContext
-from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, is_descending
-from metalmark.server.paging import Flag, RequestedPage, Search, SortDirection, set_total
+from metalmark.server.name_lists import ArchivedInstead, WantedNames
+from metalmark.server.paging import RequestedPage, set_total
 from metalmark.server.permission import project_for
 from metalmark.server.report_bodies import testbed_body
 from metalmark.server.routes_branches import refuse_renaming
@@ -31,8 +31,6 @@ from metalmark.wire import NewTestbed, ResourceIdField, TestbedBody, TestbedPatc
 
 router = APIRouter(tags=["testbeds"])
 
-ArchivedInstead = Annotated[Flag, Query(description="Those that are archived, instead of those that are not.")]
-
 
 @router.get("/v0/projects/{project}/testbeds", operation_id="proj_testbeds_get")
 async def get_testbeds(
@@ -42,26 +40,17 @@ async def get_testbeds(
     response: Response,
     page: RequestedPage,
     project: ResourceIdField,
-    sort: NameSort = NameOrder.NAME,  # noqa: ARG001  there is one
-    direction: SortDirection = None,
-    name: NameFilter = None,
-    search: Search = None,
+    wanted: WantedNames,
     archived: ArchivedInstead = "false",
 ) -> list[TestbedBody]:
     """List the testbeds of a project."""
     async with context.store.read() as connection:
         found = await project_for(connection, actor, project, Permission.VIEW)
         testbeds, total = await list_testbeds(
-            connection,
-            page=page,
-            project_id=found.id,
-            name=name,
-            search=search,
-            archived=archived == "true",
-            descending=is_descending(direction),
+            connection, page=page, project_id=found.id, archived=archived == "true", wanted=wanted
         )
-        wanted = {testbed.spec_id for testbed in testbeds if testbed.spec_id is not None}
-        specs = {spec_id: await find_spec(connection, spec_id) for spec_id in wanted}
+        used = {testbed.spec_id for testbed in testbeds if testbed.spec_id is not None}
+        specs = {spec_id: await find_spec(connection, spec_id) for spec_id in used}
     set_total(response, total)
     return [testbed_body(testbed, specs.get(testbed.spec_id) if testbed.spec_id else None) for testbed in testbeds]
 

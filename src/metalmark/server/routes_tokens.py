@@ -11,8 +11,8 @@ from metalmark.server.account_bodies import token_body
 from metalmark.server.audit import act_of
 from metalmark.server.caller import CurrentUser
 from metalmark.server.context import CurrentContext
-from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, RevokedFilter, is_descending
-from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total
+from metalmark.server.name_lists import RevokedFilter, WantedNames
+from metalmark.server.paging import RequestedPage, set_total
 from metalmark.server.routes_users import user_for
 from metalmark.store import (
     Connection,
@@ -44,24 +44,14 @@ async def get_tokens(
     context: CurrentContext,
     response: Response,
     page: RequestedPage,
-    sort: NameSort = NameOrder.NAME,  # noqa: ARG001  there is one order; any other name is refused
-    direction: SortDirection = None,
-    name: NameFilter = None,
-    search: Search = None,
+    wanted: WantedNames,
     revoked: RevokedFilter = "false",
 ) -> list[TokenBody]:
     """List tokens of a user."""
     async with context.store.read() as connection:
         owner = await user_for(connection, actor, user)
         tokens, total = await list_keys(
-            connection,
-            Holder.TOKEN,
-            page=page,
-            owner_id=owner.id,
-            name=name,
-            search=search,
-            revoked=revoked == "true",
-            descending=is_descending(direction),
+            connection, Holder.TOKEN, page=page, owner_id=owner.id, revoked=revoked == "true", wanted=wanted
         )
     set_total(response, total)
     return [token_body(token) for token in tokens]

@@ -13,8 +13,8 @@ from metalmark.server.actor import UserActor, Via
 from metalmark.server.audit import act_of
 from metalmark.server.caller import CurrentUser
 from metalmark.server.context import CurrentContext
-from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, RevokedFilter, is_descending
-from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total
+from metalmark.server.name_lists import RevokedFilter, WantedNames
+from metalmark.server.paging import RequestedPage, set_total
 from metalmark.server.routes_users import user_for
 from metalmark.store import (
     Connection,
@@ -63,10 +63,7 @@ async def get_user_keys(
     context: CurrentContext,
     response: Response,
     page: RequestedPage,
-    sort: NameSort = NameOrder.NAME,  # noqa: ARG001  there is one order; any other name is refused
-    direction: SortDirection = None,
-    name: NameFilter = None,
-    search: Search = None,
+    wanted: WantedNames,
     revoked: RevokedFilter = "false",
 ) -> list[UserKeyBody]:
     """List keys of a user; a key sees only itself."""
@@ -78,10 +75,8 @@ async def get_user_keys(
             page=page,
             owner_id=owner.id,
             only_id=_own_key_id(actor),
-            name=name,
-            search=search,
             revoked=revoked == "true",
-            descending=is_descending(direction),
+            wanted=wanted,
         )
     set_total(response, total)
     return [user_key_body(key) for key in keys]

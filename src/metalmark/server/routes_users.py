@@ -10,8 +10,8 @@ from metalmark.server.actor import UserActor, Via
 from metalmark.server.audit import act_of
 from metalmark.server.caller import CurrentUser, ServerAdmin
 from metalmark.server.context import CurrentContext
-from metalmark.server.name_lists import NameFilter, NameOrder, NameSort, is_descending
-from metalmark.server.paging import RequestedPage, Search, SortDirection, set_total
+from metalmark.server.name_lists import WantedNames
+from metalmark.server.paging import RequestedPage, set_total
 from metalmark.store import Connection, UserChanges, UserRecord, find_user, list_users, record_act, update_user
 from metalmark.wire import ChangeUserBody, ResourceIdField, UserBody
 
@@ -40,16 +40,11 @@ async def get_users(
     context: CurrentContext,
     response: Response,
     page: RequestedPage,
-    sort: NameSort = NameOrder.NAME,  # noqa: ARG001  there is one order; any other name is refused
-    direction: SortDirection = None,
-    name: NameFilter = None,
-    search: Search = None,
+    wanted: WantedNames,
 ) -> list[UserBody]:
     """List all users."""
     async with context.store.read() as connection:
-        users, total = await list_users(
-            connection, page=page, name=name, search=search, descending=is_descending(direction)
-        )
+        users, total = await list_users(connection, page=page, wanted=wanted)
     set_total(response, total)
     return [user_body(user) for user in users]
 

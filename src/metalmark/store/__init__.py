@@ -136,10 +136,10 @@ from metalmark.store.runners import (
     runner_keys_in_force,
     update_runner,
 )
+from metalmark.store.selection import ListOrder, Selection
 from metalmark.store.signing import database_mark, ensure_signing_secrets
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.specs import (
-    FleetOrder,
     SpecChanges,
     SpecRecord,
     count_specs,
@@ -198,7 +198,6 @@ __all__ = [
     "ClaimedJob",
     "Cohort",
     "Connection",
-    "FleetOrder",
     "HeadRecord",
     "Holder",
     "InviteRecord",
@@ -207,6 +206,7 @@ __all__ = [
     "JobRecord",
     "KeyRecord",
     "LeaseHolder",
+    "ListOrder",
     "MemberRecord",
     "Moved",
     "NewChunk",
@@ -229,6 +229,7 @@ __all__ = [
     "RunnerChanges",
     "RunnerProof",
     "RunnerRecord",
+    "Selection",
     "Sight",
     "SpecChanges",
     "SpecRecord",
@@ -351,8 +352,8 @@ __all__ = [
     "revoke_key",
     "revoke_keys",
     "rotate_runner_key",
-    "set_report_times",
     "runner_keys_in_force",
+    "set_report_times",
     "start_point_for",
     "testbed_for_run",
     "unfinished_jobs",

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import BranchName, Conflict, Slug, new_id, slug_for
 from metalmark.store.heads import HEAD_COLUMNS, HEADS, HeadRecord, StartPoint, begin_head, find_head, head_of
-from metalmark.store.page import Page, matches, rows_of
+from metalmark.store.page import Page
+from metalmark.store.selection import EVERYTHING, Selection, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import branches, heads, reports
 
@@ -86,40 +87,18 @@ async def find_branch_at(
     return BranchRecord(**{**fields, "head": head})
 
 
-def branches_query(
-    connection: AsyncConnection,
-    *,
-    project_id: UUID,
-    name: str | None = None,
-    search: str | None = None,
-    archived: bool = False,
-    descending: bool = False,
-) -> Select[Any]:
-    """The query of a list of a project's branches, by name: those that are archived, or those that are not."""
-    query = _branches.where(branches.c.project_id == project_id)
-    query = query.where(branches.c.archived.is_not(None) if archived else branches.c.archived.is_(None))
-    if name is not None:
-        query = query.where(branches.c.name == name)
-    if search is not None:
-        query = query.where(matches(search, connection, branches.c.name, branches.c.slug, identifier=branches.c.id))
-    return query.order_by(*(column.desc() if descending else column for column in (branches.c.name, branches.c.slug)))
-
-
 async def list_branches(
     connection: AsyncConnection,
     *,
     page: Page,
     project_id: UUID,
-    name: str | None = None,
-    search: str | None = None,
     archived: bool = False,
-    descending: bool = False,
+    wanted: Selection = EVERYTHING,
 ) -> tuple[tuple[BranchRecord, ...], int]:
-    """Return a page of a project's branches by name, archived ones or the others, and how many match."""
-    query = branches_query(
-        connection, project_id=project_id, name=name, search=search, archived=archived, descending=descending
-    )
-    rows, total = await rows_of(connection, query, page)
+    """Return a page of a project's branches, archived ones or the others, and how many match."""
+    query = _branches.where(branches.c.project_id == project_id)
+    query = query.where(branches.c.archived.is_not(None) if archived else branches.c.archived.is_(None))
+    rows, total = await selected_rows(connection, query, branches, wanted, page)
     return tuple(branch_of(row) for row in rows), total
 
 

@@ -12,11 +12,12 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, Table, and_, insert, select, update
+from sqlalchemy import Row, Table, and_, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import ApiKey, Conflict, ResourceName, new_id
-from metalmark.store.page import Page, matches, rows_of
+from metalmark.store.page import Page
+from metalmark.store.selection import EVERYTHING, Selection, selected_rows
 from metalmark.store.tables import project_keys, projects, tokens, user_keys
 
 
@@ -114,31 +115,6 @@ async def find_key(connection: AsyncConnection, holder: Holder, *, owner_id: UUI
     return None if row is None else _key(row, owner)
 
 
-def keys_query(
-    connection: AsyncConnection,
-    holder: Holder,
-    *,
-    owner_id: UUID,
-    only_id: UUID | None = None,
-    name: str | None = None,
-    search: str | None = None,
-    revoked: bool = False,
-    descending: bool = False,
-) -> Select[Any]:
-    """The query of a list of keys, by name."""
-    table, owner = _TABLES[holder]
-    query = select(table).where(table.c[owner] == owner_id)
-    query = query.where(table.c.revoked.is_not(None) if revoked else table.c.revoked.is_(None))
-    if only_id is not None:
-        query = query.where(table.c.id == only_id)
-    if name is not None:
-        query = query.where(table.c.name == name)
-    if search is not None:
-        query = query.where(matches(search, connection, table.c.name, identifier=table.c.id))
-    order = (table.c.name, table.c.id)
-    return query.order_by(*(column.desc() if descending else column for column in order))
-
-
 async def list_keys(
     connection: AsyncConnection,
     holder: Holder,
@@ -146,12 +122,10 @@ async def list_keys(
     page: Page,
     owner_id: UUID,
     only_id: UUID | None = None,
-    name: str | None = None,
-    search: str | None = None,
     revoked: bool = False,
-    descending: bool = False,
+    wanted: Selection = EVERYTHING,
 ) -> tuple[tuple[KeyRecord, ...], int]:
-    """Return a page of an owner's keys by name, and how many match.
+    """Return a page of an owner's keys, and how many match.
 
     Args:
         connection: Of a read or write.
@@ -159,23 +133,15 @@ async def list_keys(
         page: Which part.
         owner_id: Whose.
         only_id: No other than this one: a key sees only itself.
-        name: Of exactly this name.
-        search: With this in name or identifier.
         revoked: Those that are revoked, instead of those that are not.
-        descending: Last name first.
+        wanted: Which of them.
     """
-    query = keys_query(
-        connection,
-        holder,
-        owner_id=owner_id,
-        only_id=only_id,
-        name=name,
-        search=search,
-        revoked=revoked,
-        descending=descending,
-    )
-    rows, total = await rows_of(connection, query, page)
-    owner = _TABLES[holder][1]
+    table, owner = _TABLES[holder]
+    query = select(table).where(table.c[owner] == owner_id)
+    query = query.where(table.c.revoked.is_not(None) if revoked else table.c.revoked.is_(None))
+    if only_id is not None:
+        query = query.where(table.c.id == only_id)
+    rows, total = await selected_rows(connection, query, table, wanted, page)
     return tuple(_key(row, owner) for row in rows), total
 
 

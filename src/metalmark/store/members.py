@@ -11,7 +11,8 @@ from sqlalchemy import Row, Select, and_, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Conflict, Email, OrganizationRole, ProjectRole, Slug, UserName
-from metalmark.store.page import Page, matches, rows_of
+from metalmark.store.page import Page
+from metalmark.store.selection import EVERYTHING, Selection, selected_rows
 from metalmark.store.tables import invites, organization_roles, project_roles, projects, users
 
 
@@ -85,35 +86,12 @@ async def find_member(connection: AsyncConnection, *, organization_id: UUID, use
     return None if row is None else _member(row)
 
 
-def members_query(
-    connection: AsyncConnection,
-    *,
-    organization_id: UUID,
-    name: str | None = None,
-    search: str | None = None,
-    descending: bool = False,
-) -> Select[Any]:
-    """The query of a list of members, by name."""
-    query = _members.where(organization_roles.c.organization_id == organization_id)
-    if name is not None:
-        query = query.where(users.c.name == name)
-    if search is not None:
-        query = query.where(matches(search, connection, users.c.name, users.c.slug, identifier=users.c.id))
-    return query.order_by(*(column.desc() if descending else column for column in (users.c.name, users.c.slug)))
-
-
 async def list_members(
-    connection: AsyncConnection,
-    *,
-    organization_id: UUID,
-    page: Page,
-    name: str | None = None,
-    search: str | None = None,
-    descending: bool = False,
+    connection: AsyncConnection, *, organization_id: UUID, page: Page, wanted: Selection = EVERYTHING
 ) -> tuple[tuple[MemberRecord, ...], int]:
-    """Return a page of an organization's members by name, and how many match."""
-    query = members_query(connection, organization_id=organization_id, name=name, search=search, descending=descending)
-    rows, total = await rows_of(connection, query, page)
+    """Return a page of the members of an organization, and how many match."""
+    query = _members.where(organization_roles.c.organization_id == organization_id)
+    rows, total = await selected_rows(connection, query, users, wanted, page)
     return tuple(_member(row) for row in rows), total
 
 

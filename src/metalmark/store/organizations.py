@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, delete, func, insert, select, update
+from sqlalchemy import Row, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import OrganizationRole, ResourceId, ResourceName, Slug, new_id, slug_for
-from metalmark.store.page import Page, matches, rows_of
+from metalmark.store.page import Page
+from metalmark.store.selection import EVERYTHING, Selection, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import organization_roles, organizations, projects
 
@@ -85,40 +86,15 @@ async def find_organization(connection: AsyncConnection, identifier: ResourceId)
     return None if row is None else _organization(row)
 
 
-def organizations_query(
-    connection: AsyncConnection,
-    *,
-    member_id: UUID | None = None,
-    name: str | None = None,
-    search: str | None = None,
-    descending: bool = False,
-) -> Select[Any]:
-    """The query of a list of organizations, by name."""
+async def list_organizations(
+    connection: AsyncConnection, *, page: Page, member_id: UUID | None = None, wanted: Selection = EVERYTHING
+) -> tuple[tuple[OrganizationRecord, ...], int]:
+    """Return a page of organizations, those of one member only if given, and how many match."""
     query = select(organizations, _claimed).where(_there)
     if member_id is not None:
         mine = select(organization_roles.c.organization_id).where(organization_roles.c.user_id == member_id)
         query = query.where(organizations.c.id.in_(mine))
-    if name is not None:
-        query = query.where(organizations.c.name == name)
-    if search is not None:
-        columns = (organizations.c.name, organizations.c.slug)
-        query = query.where(matches(search, connection, *columns, identifier=organizations.c.id))
-    order = (organizations.c.name, organizations.c.slug)
-    return query.order_by(*(column.desc() if descending else column for column in order))
-
-
-async def list_organizations(
-    connection: AsyncConnection,
-    *,
-    page: Page,
-    member_id: UUID | None = None,
-    name: str | None = None,
-    search: str | None = None,
-    descending: bool = False,
-) -> tuple[tuple[OrganizationRecord, ...], int]:
-    """Return a page of organizations by name, those of one member only if given, and how many match."""
-    query = organizations_query(connection, member_id=member_id, name=name, search=search, descending=descending)
-    rows, total = await rows_of(connection, query, page)
+    rows, total = await selected_rows(connection, query, organizations, wanted, page)
     return tuple(_organization(row) for row in rows), total
 
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, false, func, or_
+from sqlalchemy import Row, Select, func
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metalmark.store.columns import id_text
-
 _MAX_OFFSET = 2**62
-_MAX_SEARCH = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +35,3 @@ async def rows_of(connection: AsyncConnection, query: Select[Any], page: Page) -
         return (), total
     part = query.limit(page.limit).offset(min(page.offset, _MAX_OFFSET))
     return (await connection.execute(part)).all(), total
-
-
-def matches(
-    text: str, connection: AsyncConnection, *names: ColumnElement[str], identifier: ColumnElement[UUID]
-) -> ColumnElement[bool]:
-    """Return the condition that one of the names or the identifier contains a text.
-
-    ``%`` and ``_`` in it stand for any run of characters and any one, as users of the wire know it; ASCII letters match
-    either case.
-    """
-    if "\x00" in text or len(text) > _MAX_SEARCH:
-        # No name holds it. PostgreSQL takes the one for a message's end, SQLite refuses patterns of 50,000 bytes.
-        return false()
-    # PostgreSQL alone gives the backslash a meaning unless told otherwise.
-    pattern = f"%{text}%".replace("\\", "\\\\")
-    texts = (*names, id_text(identifier, connection.dialect.name))
-    return or_(*(column.ilike(pattern, escape="\\") for column in texts))

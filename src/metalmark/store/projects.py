@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, delete, false, func, or_, select, update
+from sqlalchemy import Row, and_, delete, false, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import (
@@ -22,7 +22,8 @@ from metalmark.model import (
     slug_for,
 )
 from metalmark.store.members import give_project_role
-from metalmark.store.page import Page, matches, rows_of
+from metalmark.store.page import Page
+from metalmark.store.selection import EVERYTHING, Selection, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import jobs, organization_roles, project_roles, projects, reports
 
@@ -146,31 +147,6 @@ async def find_project(connection: AsyncConnection, identifier: ResourceId) -> P
     return None if row is None else _project(row)
 
 
-def projects_query(
-    connection: AsyncConnection,
-    *,
-    sight: Sight,
-    organization_id: UUID | None = None,
-    name: str | None = None,
-    search: str | None = None,
-    descending: bool = False,
-) -> Select[Any]:
-    """The query of a list of projects, by name."""
-    query = select(projects, _claimed).where(_there)
-    if sight.key_project_id is not None:
-        query = query.where(projects.c.id == sight.key_project_id)
-    elif not sight.everything:
-        query = query.where(or_(projects.c.visibility == Visibility.PUBLIC.value, _of_user(sight.user_id)))
-    if organization_id is not None:
-        query = query.where(projects.c.organization_id == organization_id)
-    if name is not None:
-        query = query.where(projects.c.name == name)
-    if search is not None:
-        query = query.where(matches(search, connection, projects.c.name, projects.c.slug, identifier=projects.c.id))
-    order = (projects.c.name, projects.c.slug)
-    return query.order_by(*(column.desc() if descending else column for column in order))
-
-
 def _of_user(user_id: UUID | None) -> Any:  # noqa: ANN401  SQLAlchemy's condition
     if user_id is None:
         return false()
@@ -187,15 +163,17 @@ async def list_projects(
     page: Page,
     sight: Sight,
     organization_id: UUID | None = None,
-    name: str | None = None,
-    search: str | None = None,
-    descending: bool = False,
+    wanted: Selection = EVERYTHING,
 ) -> tuple[tuple[ProjectRecord, ...], int]:
-    """Return a page of the projects that somebody sees, by name, and how many match."""
-    query = projects_query(
-        connection, sight=sight, organization_id=organization_id, name=name, search=search, descending=descending
-    )
-    rows, total = await rows_of(connection, query, page)
+    """Return a page of the projects that somebody sees, and how many match."""
+    query = select(projects, _claimed).where(_there)
+    if sight.key_project_id is not None:
+        query = query.where(projects.c.id == sight.key_project_id)
+    elif not sight.everything:
+        query = query.where(or_(projects.c.visibility == Visibility.PUBLIC.value, _of_user(sight.user_id)))
+    if organization_id is not None:
+        query = query.where(projects.c.organization_id == organization_id)
+    rows, total = await selected_rows(connection, query, projects, wanted, page)
     return tuple(_project(row) for row in rows), total
 
 

@@ -8,18 +8,19 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Row, Select, delete, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Capabilities, Conflict, ResourceId, ResourceName, Slug, new_id, slugify
 from metalmark.store.notices import Notice, NoticeKind, announce
-from metalmark.store.page import Page, matches, rows_of
-from metalmark.store.specs import FleetOrder, SpecRecord, spec_of
+from metalmark.store.page import Page
+from metalmark.store.selection import EVERYTHING, Selection, selected_rows
+from metalmark.store.specs import SpecRecord, spec_of
 from metalmark.store.tables import runner_capabilities, runner_specs, runners, specs
 
-
 _DIGESTS_AT_ONCE = 500
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunnerRecord:
@@ -35,9 +36,9 @@ class RunnerRecord:
     created: datetime
     modified: datetime
     archived: datetime | None
-
     key_digest: str = field(repr=False)
     """Of the key that opens its channel."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunnerChanges:
@@ -114,18 +115,11 @@ async def runner_keys_in_force(connection: AsyncConnection, key_digests: Collect
 
 
 async def list_runners(
-    connection: AsyncConnection,
-    *,
-    page: Page,
-    order: FleetOrder = FleetOrder.NAME,
-    descending: bool = False,
-    name: str | None = None,
-    search: str | None = None,
-    archived: bool = False,
+    connection: AsyncConnection, *, page: Page, archived: bool = False, wanted: Selection = EVERYTHING
 ) -> tuple[tuple[RunnerRecord, ...], int]:
-    """Return a page of runners, and how many match; the arguments are those of `list_specs`."""
-    query = runners_query(connection, order=order, descending=descending, name=name, search=search, archived=archived)
-    rows, total = await rows_of(connection, query, page)
+    """Return a page of runners, archived ones too if wanted, and how many match."""
+    query = select(runners) if archived else select(runners).where(runners.c.archived.is_(None))
+    rows, total = await selected_rows(connection, query, runners, wanted, page)
     served = await _spec_ids(connection, [row.id for row in rows])
     return tuple(_runner(row, served.get(row.id, ())) for row in rows), total
 
@@ -242,13 +236,13 @@ def _runner(row: Row[Any], spec_ids: Sequence[UUID]) -> RunnerRecord:
     return RunnerRecord(
         id=row.id,
         name=ResourceName(row.name),
-        key_digest=row.key_hash,
         slug=Slug(row.slug),
         spec_ids=tuple(spec_ids),
         last_heartbeat=row.last_heartbeat,
         created=row.created,
         modified=row.modified,
         archived=row.archived,
+        key_digest=row.key_hash,
     )
 
 

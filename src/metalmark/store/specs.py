@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, delete, func, select, update
+from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Conflict, Demand, ResourceId, ResourceName, Slug, new_id, slug_for
 from metalmark.store.notices import Notice, NoticeKind, announce
-from metalmark.store.page import Page, matches, rows_of
+from metalmark.store.page import Page
+from metalmark.store.selection import EVERYTHING, Selection, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import jobs, runner_specs, specs, testbeds
 
@@ -45,13 +45,6 @@ class SpecChanges:
     fallback: bool | None = None
     anonymous: bool | None = None
     archived: bool | None = None
-
-
-class FleetOrder(StrEnum):
-    """By what specs and runners are listed."""
-
-    NAME = "name"
-    CREATED = "created"
 
 
 def spec_of(row: Row[Any]) -> SpecRecord:
@@ -123,50 +116,12 @@ async def find_fallback_spec(connection: AsyncConnection) -> SpecRecord | None:
     return None if row is None else spec_of(row)
 
 
-def specs_query(
-    connection: AsyncConnection,
-    *,
-    order: FleetOrder = FleetOrder.NAME,
-    descending: bool = False,
-    name: str | None = None,
-    search: str | None = None,
-    archived: bool = False,
-) -> Select[Any]:
-    """The query of a list of specs."""
-    query = select(specs)
-    if not archived:
-        query = query.where(specs.c.archived.is_(None))
-    if name is not None:
-        query = query.where(specs.c.name == name)
-    if search is not None:
-        query = query.where(matches(search, connection, specs.c.name, specs.c.slug, identifier=specs.c.id))
-    columns = (specs.c.name, specs.c.slug) if order is FleetOrder.NAME else (specs.c.created, specs.c.id)
-    return query.order_by(*(column.desc() if descending else column.asc() for column in columns))
-
-
 async def list_specs(
-    connection: AsyncConnection,
-    *,
-    page: Page,
-    order: FleetOrder = FleetOrder.NAME,
-    descending: bool = False,
-    name: str | None = None,
-    search: str | None = None,
-    archived: bool = False,
+    connection: AsyncConnection, *, page: Page, archived: bool = False, wanted: Selection = EVERYTHING
 ) -> tuple[tuple[SpecRecord, ...], int]:
-    """Return a page of specs, and how many match.
-
-    Args:
-        connection: Of a read.
-        page: Which part.
-        order: By what; specs of the same name come by slug.
-        descending: Whether the last comes first.
-        name: Only those of exactly this name.
-        search: Only those with this in name, slug or UUID.
-        archived: Whether archived ones come too.
-    """
-    query = specs_query(connection, order=order, descending=descending, name=name, search=search, archived=archived)
-    rows, total = await rows_of(connection, query, page)
+    """Return a page of specs, archived ones too if wanted, and how many match."""
+    query = select(specs) if archived else select(specs).where(specs.c.archived.is_(None))
+    rows, total = await selected_rows(connection, query, specs, wanted, page)
     return tuple(spec_of(row) for row in rows), total
 
 

@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, delete, select, update
+from sqlalchemy import Row, and_, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Conflict, NotFound, ResourceName, Slug, new_id, slug_for
-from metalmark.store.page import Page, matches, rows_of
+from metalmark.store.page import Page
+from metalmark.store.selection import EVERYTHING, Selection, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import reports, testbeds
 
@@ -76,40 +77,18 @@ async def find_testbed(
     return None if row is None else _testbed(row)
 
 
-def testbeds_query(
-    connection: AsyncConnection,
-    *,
-    project_id: UUID,
-    name: str | None = None,
-    search: str | None = None,
-    archived: bool = False,
-    descending: bool = False,
-) -> Select[Any]:
-    """The query of a list of a project's testbeds, by name: those that are archived, or those that are not."""
-    query = select(testbeds).where(testbeds.c.project_id == project_id)
-    query = query.where(testbeds.c.archived.is_not(None) if archived else testbeds.c.archived.is_(None))
-    if name is not None:
-        query = query.where(testbeds.c.name == name)
-    if search is not None:
-        query = query.where(matches(search, connection, testbeds.c.name, testbeds.c.slug, identifier=testbeds.c.id))
-    return query.order_by(*(column.desc() if descending else column for column in (testbeds.c.name, testbeds.c.slug)))
-
-
 async def list_testbeds(
     connection: AsyncConnection,
     *,
     page: Page,
     project_id: UUID,
-    name: str | None = None,
-    search: str | None = None,
     archived: bool = False,
-    descending: bool = False,
+    wanted: Selection = EVERYTHING,
 ) -> tuple[tuple[TestbedRecord, ...], int]:
-    """Return a page of a project's testbeds by name, archived ones or the others, and how many match."""
-    query = testbeds_query(
-        connection, project_id=project_id, name=name, search=search, archived=archived, descending=descending
-    )
-    rows, total = await rows_of(connection, query, page)
+    """Return a page of a project's testbeds, archived ones or the others, and how many match."""
+    query = select(testbeds).where(testbeds.c.project_id == project_id)
+    query = query.where(testbeds.c.archived.is_not(None) if archived else testbeds.c.archived.is_(None))
+    rows, total = await selected_rows(connection, query, testbeds, wanted, page)
     return tuple(_testbed(row) for row in rows), total
 
 

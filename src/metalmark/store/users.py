@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, delete, func, insert, select, update
+from sqlalchemy import Row, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Conflict, Email, OrganizationRole, ResourceId, Slug, UserName, new_id, slug_for
-from metalmark.store.page import Page, matches, rows_of
+from metalmark.store.page import Page
+from metalmark.store.selection import EVERYTHING, Selection, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import organization_roles, organizations, users
 
@@ -133,30 +134,11 @@ async def find_user_by_email(connection: AsyncConnection, email: Email) -> UserR
     return None if row is None else _user(row)
 
 
-def users_query(
-    connection: AsyncConnection, *, name: str | None = None, search: str | None = None, descending: bool = False
-) -> Select[Any]:
-    """The query of a list of users, by name."""
-    query = select(users)
-    if name is not None:
-        query = query.where(users.c.name == name)
-    if search is not None:
-        query = query.where(matches(search, connection, users.c.name, users.c.slug, identifier=users.c.id))
-    order = (users.c.name, users.c.slug)
-    return query.order_by(*(column.desc() if descending else column for column in order))
-
-
 async def list_users(
-    connection: AsyncConnection,
-    *,
-    page: Page,
-    name: str | None = None,
-    search: str | None = None,
-    descending: bool = False,
+    connection: AsyncConnection, *, page: Page, wanted: Selection = EVERYTHING
 ) -> tuple[tuple[UserRecord, ...], int]:
-    """Return a page of users by name, and how many match."""
-    query = users_query(connection, name=name, search=search, descending=descending)
-    rows, total = await rows_of(connection, query, page)
+    """Return a page of users, and how many match."""
+    rows, total = await selected_rows(connection, select(users), users, wanted, page)
     return tuple(_user(row) for row in rows), total
 
 

@@ -15,7 +15,6 @@ from metalmark.model import Capabilities, Conflict, Demand, ResourceName, Slug, 
 from metalmark.store import (
     ALL,
     Connection,
-    FleetOrder,
     NoticeKind,
     Page,
     RunnerChanges,
@@ -42,6 +41,7 @@ from metalmark.store import (
     update_runner,
     update_spec,
 )
+from metalmark.store.selection import ListOrder, Selection
 from metalmark.store.tables import organizations, projects, testbeds
 
 pytestmark = pytest.mark.anyio
@@ -276,12 +276,12 @@ async def test_lists_are_sorted_paged_and_counted(store: Store) -> None:
 
     async def names(page: Page, **options: Any) -> tuple[list[str], int]:
         async with store.read() as connection:
-            found, total = await list_specs(connection, page=page, **options)
+            found, total = await list_specs(connection, page=page, wanted=Selection(**options))
         return [each.name for each in found], total
 
     assert await names(ALL) == (["a", "a", "b", "c"], 4)
     assert await names(ALL, descending=True) == (["c", "b", "a", "a"], 4)
-    assert await names(ALL, order=FleetOrder.CREATED, descending=True) == (["a", "c", "a", "b"], 4)
+    assert await names(ALL, order=ListOrder.CREATED, descending=True) == (["a", "c", "a", "b"], 4)
     assert await names(Page(limit=2, offset=1)) == (["a", "b"], 4)
     assert await names(Page(limit=0)) == ([], 4)
     assert await names(Page(limit=255, offset=255 * (2**32 - 1))) == ([], 4)
@@ -307,7 +307,7 @@ async def test_a_search_finds_parts_of_names_and_slugs(store: Store, text: str, 
     for name in ("Rack 7", "rack_8", "ünï\\code"):
         await runner(store, name)
     async with store.read() as connection:
-        listed, total = await list_runners(connection, page=ALL, search=text)
+        listed, total = await list_runners(connection, page=ALL, wanted=Selection(search=text))
     assert ([each.name for each in listed], total) == (found, len(found))
 
 
@@ -316,7 +316,7 @@ async def test_a_search_finds_a_hyphenated_identifier(store: Store) -> None:
     part = str(wanted.id)[-20:]
     async with store.read() as connection:
         for text in (str(wanted.id), part, part.upper()):
-            listed, _ = await list_runners(connection, page=ALL, search=text)
+            listed, _ = await list_runners(connection, page=ALL, wanted=Selection(search=text))
             assert [each.id for each in listed] == [wanted.id]
 
 
@@ -326,7 +326,7 @@ def test_no_search_breaks_the_query(database_url: str, texts: list[str]) -> None
     async def search() -> None:
         async with await Store.open(database_url, migrated=False) as store, store.read() as connection:
             for text in texts:
-                assert await list_runners(connection, page=ALL, search=text) == ((), 0)
+                assert await list_runners(connection, page=ALL, wanted=Selection(search=text)) == ((), 0)
 
     # An event loop of its own, as hypothesis has none.
     anyio.run(search)

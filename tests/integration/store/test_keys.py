@@ -31,6 +31,7 @@ from metalmark.store import (
     revoke_key,
     revoke_keys,
 )
+from metalmark.store.selection import EVERYTHING, Selection
 from metalmark.store.tables import user_keys
 
 pytestmark = pytest.mark.anyio
@@ -125,15 +126,17 @@ async def test_lists_are_by_name_and_find_by_name_text_and_identifier(store: Sto
     records = {name: await made(store, user_id, ApiKey.new(KeyKind.USER), name=name) for name in ("x", "wx", "w")}
     async with store.read() as connection:
 
-        async def names(**filters: object) -> list[str]:
-            found, _ = await list_keys(connection, Holder.USER, page=ALL, owner_id=user_id, **filters)
+        async def names(wanted: Selection = EVERYTHING, only_id: UUID | None = None) -> list[str]:
+            found, _ = await list_keys(
+                connection, Holder.USER, page=ALL, owner_id=user_id, only_id=only_id, wanted=wanted
+            )
             return [str(key.name) for key in found]
 
         assert await names() == ["w", "wx", "x"]
-        assert await names(descending=True) == ["x", "wx", "w"]
-        assert await names(name="w") == ["w"]
-        assert await names(search="X") == ["wx", "x"]
-        assert await names(search=str(records["wx"].id)) == ["wx"]
+        assert await names(Selection(descending=True)) == ["x", "wx", "w"]
+        assert await names(Selection(name="w")) == ["w"]
+        assert await names(Selection(search="X")) == ["wx", "x"]
+        assert await names(Selection(search=str(records["wx"].id))) == ["wx"]
         assert await names(only_id=records["x"].id) == ["x"]
 
 

@@ -53,6 +53,7 @@ from metalmark.store import (
     update_organization,
     update_project,
 )
+from metalmark.store.selection import Selection
 
 pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 1, 31, 9, 15, tzinfo=UTC)
@@ -103,9 +104,9 @@ async def test_members_see_their_organizations_and_no_others(store: Store) -> No
         assert ([found.slug for found in mine], total) == (["acme", "ada"], 2)
         theirs, _ = await list_organizations(connection, page=ALL, member_id=bob.id)
         assert [found.slug for found in theirs] == ["bob"]
-        everything, total = await list_organizations(connection, page=Page(limit=1), descending=True)
+        everything, total = await list_organizations(connection, page=Page(limit=1), wanted=Selection(descending=True))
         assert ([found.slug for found in everything], total) == (["bob"], 3)
-        assert (await list_organizations(connection, page=ALL, search="CM"))[0] == mine[:1]
+        assert (await list_organizations(connection, page=ALL, wanted=Selection(search="CM")))[0] == mine[:1]
 
 
 async def test_the_last_leader_neither_goes_nor_steps_down(store: Store) -> None:
@@ -159,7 +160,7 @@ async def test_members_are_listed_by_name(store: Store) -> None:
         assert ([member.name for member in members], total) == (["Ada", "Bob", "Zoe"], 3)
         assert (members[1].role, members[1].created) == (OrganizationRole.MEMBER, LATER)
         assert await find_member(connection, organization_id=acme.id, user_id=members[2].user_id) == members[2]
-        found, _ = await list_members(connection, organization_id=acme.id, page=ALL, search="oe")
+        found, _ = await list_members(connection, organization_id=acme.id, page=ALL, wanted=Selection(search="oe"))
         assert found == members[2:]
 
 

@@ -33,13 +33,15 @@ from metalmark.store.output import read_output
 from metalmark.store.projects import find_project, list_projects
 from metalmark.store.reports import ReportFilter, find_report, find_report_by_key, list_reports
 from metalmark.store.runners import find_proof, find_runner, find_runner_by_key, list_runner_specs, list_runners
-from metalmark.store.specs import FleetOrder, delete_spec, find_fallback_spec, find_spec, list_specs
+from metalmark.store.selection import ListOrder, Selection
+from metalmark.store.specs import delete_spec, find_fallback_spec, find_spec, list_specs
 from metalmark.store.testbeds import find_testbed, list_testbeds
 from metalmark.store.users import find_user, find_user_by_email, list_users
 
 pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 PAGE = Page(limit=8)
+BACKWARDS = Selection(descending=True)
 ONE = new_id()
 SLUG = Slug("a-slug")
 LIMITED = ClaimRules(project_concurrency=1, organization_concurrency=1, source_concurrency=1)
@@ -52,7 +54,9 @@ CALLS: dict[str, Call] = {
     "acts on a subject": lambda c: list_acts(c, page=PAGE, subject_id=ONE),
     "branch by name": lambda c: find_branch(c, project_id=ONE, identifier=SLUG),
     "branches": lambda c: list_branches(c, page=PAGE, project_id=ONE),
-    "branches, search": lambda c: list_branches(c, page=PAGE, project_id=ONE, search="a", archived=True),
+    "branches, search": lambda c: list_branches(
+        c, page=PAGE, project_id=ONE, archived=True, wanted=Selection(search="a")
+    ),
     "claim": lambda c: claim_job(c, CLAIMANT, ClaimRules(), now=NOW),
     "claim of a public runner, within limits": lambda c: claim_job(
         c, Claimant(runner=ONE, specs=CLAIMANT.specs, public=True), LIMITED, now=NOW
@@ -69,7 +73,7 @@ CALLS: dict[str, Call] = {
     "jobs by status": lambda c: list_jobs(c, project=ONE, page=PAGE, status=JobStatus.PENDING, ascending=True),
     "key by digest": lambda c: find_key_by_digest(c, Holder.USER, "digest"),
     "keys of a project": lambda c: list_keys(c, Holder.PROJECT, owner_id=ONE, page=PAGE),
-    "keys of a user": lambda c: list_keys(c, Holder.USER, owner_id=ONE, page=PAGE, revoked=True, descending=True),
+    "keys of a user": lambda c: list_keys(c, Holder.USER, owner_id=ONE, page=PAGE, revoked=True, wanted=BACKWARDS),
     "members": lambda c: list_members(c, organization_id=ONE, page=PAGE),
     "organization": lambda c: find_organization(c, SLUG),
     "organization role": lambda c: find_organization_role(c, organization_id=ONE, user_id=ONE),
@@ -83,7 +87,7 @@ CALLS: dict[str, Call] = {
     "projects of an organization": lambda c: list_projects(
         c, page=PAGE, sight=Sight(everything=True), organization_id=ONE
     ),
-    "projects of a user": lambda c: list_projects(c, page=PAGE, sight=Sight(user_id=ONE), descending=True),
+    "projects of a user": lambda c: list_projects(c, page=PAGE, sight=Sight(user_id=ONE), wanted=BACKWARDS),
     "proof": lambda c: find_proof(c, runner_id=ONE),
     "report": lambda c: find_report(c, ONE, project_id=ONE),
     "report by idempotency key": lambda c: find_report_by_key(c, project_id=ONE, idempotency_key=ONE),
@@ -97,11 +101,13 @@ CALLS: dict[str, Call] = {
     "runner": lambda c: find_runner(c, SLUG),
     "runner by key": lambda c: find_runner_by_key(c, "digest"),
     "runners": lambda c: list_runners(c, page=PAGE, archived=True),
-    "runners by creation": lambda c: list_runners(c, page=PAGE, order=FleetOrder.CREATED, descending=True),
-    "runners, search": lambda c: list_runners(c, page=PAGE, search="a", name="b"),
+    "runners by creation": lambda c: list_runners(
+        c, page=PAGE, wanted=Selection(order=ListOrder.CREATED, descending=True)
+    ),
+    "runners, search": lambda c: list_runners(c, page=PAGE, wanted=Selection(search="a", name="b")),
     "spec": lambda c: find_spec(c, ONE),
     "specs": lambda c: list_specs(c, page=PAGE),
-    "specs by creation": lambda c: list_specs(c, page=PAGE, order=FleetOrder.CREATED),
+    "specs by creation": lambda c: list_specs(c, page=PAGE, wanted=Selection(order=ListOrder.CREATED)),
     "specs of a runner": lambda c: list_runner_specs(c, runner_id=ONE),
     "start point": lambda c: find_start_point(c, branch_id=ONE),
     "testbed by name": lambda c: find_testbed(c, project_id=ONE, identifier=SLUG),
@@ -110,7 +116,7 @@ CALLS: dict[str, Call] = {
     "user": lambda c: find_user(c, SLUG),
     "user by address": lambda c: find_user_by_email(c, Email("a@example.com")),
     "users": lambda c: list_users(c, page=PAGE),
-    "users backwards, search": lambda c: list_users(c, page=PAGE, descending=True, search="a"),
+    "users backwards, search": lambda c: list_users(c, page=PAGE, wanted=Selection(descending=True, search="a")),
 }
 SORTED_AFTERWARDS = {
     # A runner serves a few specs, an organization has a few members, a user sees few organizations. A claim compares

@@ -26,6 +26,7 @@ from metalmark.store import (
     list_users,
     update_user,
 )
+from metalmark.store.selection import Selection
 
 pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 1, 31, 9, 15, 0, 123456, tzinfo=UTC)
@@ -154,13 +155,14 @@ async def test_lists_are_by_name_and_then_slug(store: Store) -> None:
         users, total = await list_users(connection, page=ALL)
         names = [(user.name, user.slug) for user in users]
         assert (total, names) == (4, sorted(names))
-        backwards, _ = await list_users(connection, page=ALL, descending=True)
+        backwards, _ = await list_users(connection, page=ALL, wanted=Selection(descending=True))
         assert backwards == users[::-1]
         assert (await list_users(connection, page=Page(limit=1, offset=1)))[0] == users[1:2]
         assert (await list_users(connection, page=Page(limit=0)))[1] == 4
-        assert (await list_users(connection, page=ALL, name="Ada"))[1] == 2
-        assert [user.name for user in (await list_users(connection, page=ALL, search="ZO"))[0]] == ["Zoe"]
-        found, _ = await list_users(connection, page=ALL, search=str(users[0].id).upper())
+        assert (await list_users(connection, page=ALL, wanted=Selection(name="Ada")))[1] == 2
+        zoe, _ = await list_users(connection, page=ALL, wanted=Selection(search="ZO"))
+        assert [user.name for user in zoe] == ["Zoe"]
+        found, _ = await list_users(connection, page=ALL, wanted=Selection(search=str(users[0].id).upper()))
         assert found == users[:1]
 
 
@@ -168,7 +170,7 @@ async def test_lists_are_by_name_and_then_slug(store: Store) -> None:
 async def test_odd_searches_find_nothing_and_break_nothing(store: Store, search: str) -> None:
     await made(store)
     async with store.read() as connection:
-        assert await list_users(connection, page=ALL, search=search) == ((), 0)
+        assert await list_users(connection, page=ALL, wanted=Selection(search=search)) == ((), 0)
 
 
 async def test_a_personal_organization_that_was_deleted_comes_back(store: Store) -> None:
