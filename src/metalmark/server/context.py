@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from metalmark.server.mail import Mailer
     from metalmark.server.metrics import Metrics
     from metalmark.server.rate_limits import RateLimits
+    from metalmark.server.reading_queue import ReadingQueue
     from metalmark.server.signer import Signer
     from metalmark.store import Blobs, Store
 
@@ -47,8 +48,8 @@ class ServerContext:
     """Counts what happens, for those who watch."""
     folder: Path
     """The server's own folder: backups, and the database and storage that were not placed elsewhere."""
-    large_reads: anyio.Lock = field(default_factory=anyio.Lock)
-    """Held while an output that is larger than a message is read: one at a time."""
+    readings: ReadingQueue
+    """Completed jobs whose results are read beside everything else."""
     stopping: anyio.Event
     """Set when this process is on its way out: no new work, and channels close so that runners reconnect."""
 

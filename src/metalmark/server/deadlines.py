@@ -181,7 +181,8 @@ class Deadlines:
             return
         async with self._store.read() as connection:
             left = await unread_jobs(connection, completed_by=now - timedelta(seconds=self._unread_s))
-        self._unread_s = _UNREAD_S
+        # Another process may have died over them. No job is open for longer than a lease for that.
+        self._unread_s = min(_UNREAD_S, self._limits.heartbeat_timeout_s)
         for job in left:
             await self._read_results(job)
 

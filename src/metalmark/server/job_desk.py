@@ -10,7 +10,17 @@ from uuid import UUID
 
 import structlog
 
-from metalmark.model import Effect, EndReason, JobEvent, JobStatus, NotFound, Phase, TooLarge, transition
+from metalmark.model import (
+    Effect,
+    EndReason,
+    JobEvent,
+    JobStatus,
+    NotFound,
+    Phase,
+    StoreUnavailable,
+    TooLarge,
+    transition,
+)
 from metalmark.server.large_output import large_output_is_readable
 from metalmark.server.report_times import measured_times
 from metalmark.store import (
@@ -164,7 +174,13 @@ class JobDesk:
             await self._forget(found.output_key)
         self._told(moved)
         if moved is not None and moved.effect is Effect.MOVE and moved.job.status is JobStatus.COMPLETED:
-            moved = Moved(effect=moved.effect, before=moved.before, job=await self._read(moved.job, ending.output))
+            try:
+                now_read = await self._read(moved.job, ending.output)
+            except StoreUnavailable:
+                # The results are stored and thereby the server's business: their runner has nothing to repeat.
+                self._context.readings.add(moved.job)
+            else:
+                moved = Moved(effect=moved.effect, before=moved.before, job=now_read)
         return moved
 
     async def _move_to_end(
@@ -205,14 +221,36 @@ class JobDesk:
             await self._context.blobs.delete(key)
 
     async def process(self, job: JobRecord) -> JobRecord:
-        """Read the results of a completed job, and return the job as it is then: processed, or failed."""
+        """Read the results of a completed job, and return the job as it is then: processed, or failed.
+
+        Results that are larger than a message are read later, and the job is returned as it is.
+        """
         return await self._read(job, None)
 
+    async def process_large(self, job: JobRecord) -> JobRecord:
+        """Read the results of a completed job, however large they are, and return the job as it is then."""
+        if job.output_key is None:
+            return await self._processed(job, readable=False)
+        limit_bytes = self._context.config.server.output_max_bytes
+        storage = self._context.storage
+        readable = await large_output_is_readable(storage, job.output_key, limit_bytes=limit_bytes)
+        return await self._processed(job, readable=readable)
+
     async def _read(self, job: JobRecord, output: JobOutput | StoredOutput | None) -> JobRecord:
-        event, reason, error = JobEvent.PROCESS, None, None
         # What came as messages was read then, and is not parsed again.
         readable = isinstance(output, JobOutput)
-        if job.output_key is None or not (readable or await self._readable(job.output_key)):
+        try:
+            if not readable:
+                readable = job.output_key is not None and await self._readable(job.output_key)
+        except TooLarge:
+            # It takes seconds, in which the channel of its runner would be deaf to signs of life of other jobs.
+            self._context.readings.add(job)
+            return job
+        return await self._processed(job, readable=readable)
+
+    async def _processed(self, job: JobRecord, *, readable: bool) -> JobRecord:
+        event, reason, error = JobEvent.PROCESS, None, None
+        if job.output_key is None or not readable:
             event, reason, error = JobEvent.PROCESS_FAIL, EndReason.OUTPUT_MISSING, "the stored output is missing"
         now = self._context.clock.now()
 
@@ -231,10 +269,6 @@ class JobDesk:
             JobOutput.model_validate_json(
                 await self._context.blobs.get(key, limit_bytes=self._context.config.server.message_max_bytes)
             )
-        except TooLarge:
-            limit_bytes = self._context.config.server.output_max_bytes
-            async with self._context.large_reads:
-                return await large_output_is_readable(self._context.storage, key, limit_bytes=limit_bytes)
         except (NotFound, ValueError):
             return False
         return True

@@ -31,6 +31,7 @@ from metalmark.server.metrics import Metrics
 from metalmark.server.orphan_sweep import OrphanSweep
 from metalmark.server.output_sweep import OutputSweep
 from metalmark.server.rate_limits import RateLimits
+from metalmark.server.reading_queue import ReadingQueue
 from metalmark.server.signer import open_signer
 from metalmark.server.socket_protocol import SocketProtocol
 from metalmark.store import Blobs, ClaimedJob, JobRecord, Store
@@ -127,6 +128,7 @@ async def open_context(
             channels=Channels(store=store, clock=clock, stopping=stopping),
             limits=RateLimits(config.limits, clock),
             metrics=metrics,
+            readings=ReadingQueue(clock),
             stopping=stopping,
             folder=folder,
         )
@@ -134,6 +136,7 @@ async def open_context(
         async with anyio.create_task_group() as tasks:
             await tasks.start(dispatcher.run)
             await tasks.start(deadlines.run)
+            tasks.start_soon(context.readings.run, JobDesk(context).process_large)
             try:
                 yield context
             except Exception as error:  # noqa: BLE001 - raised again below, as itself and not as a group of one
