@@ -19,7 +19,6 @@ from metalmark.model import (
     Effect,
     EndReason,
     JobEvent,
-    MetalmarkError,
     ProtocolError,
     StoreUnavailable,
 )
@@ -27,6 +26,7 @@ from metalmark.server.channel_job import leased
 from metalmark.server.channel_wire import NORMAL, PROTOCOL_ERROR, TOO_BIG, ChannelWire, Gone, Silence
 from metalmark.server.channels import ProcessIdentity
 from metalmark.server.job_desk import Ending, JobDesk, output_key
+from metalmark.server.own_claims import OwnClaims
 from metalmark.store import (
     Appended,
     ClaimedJob,
@@ -73,7 +73,6 @@ if TYPE_CHECKING:
     from metalmark.server.context import ServerContext
 
 _HELLO_WITHIN_S = 30.0
-_ASK_AGAIN_S = 900.0
 _PAUSE_S = 1.0
 _SEEN_EVERY_S = 30.0
 _log = structlog.get_logger(__name__)
@@ -91,11 +90,8 @@ class OwnSession:
         self._identity: ProcessIdentity | None = None
         self._capabilities = Capabilities()
         self._held: dict[UUID, LeaseHolder] = {}
-        self._wanting: Wanting | None = None
-        self._sent = 0
+        self._claims = OwnClaims(context, runner.id, self._desk, self._hand_over)
         self._seen_s = context.clock.monotonic_s()
-        self._claim = anyio.CancelScope()
-        self._wants = anyio.Event()
         self._doubtful: dict[UUID, None] = {}
         self._doubts = anyio.Event()
 
@@ -234,14 +230,9 @@ class OwnSession:
             return Refused(re=message.id, reason=RefusalReason.BUSY, message=error.found)
 
     def _wanted(self, message: Wanting) -> Body:
-        if message.received > self._sent:
-            return Refused(re=message.id, reason=RefusalReason.INVALID, message=f"{self._sent} jobs were sent")
-        before, self._wanting = self._wanting, message
-        fits_no_more = message.slots <= self._sent - message.received
-        if fits_no_more or before is None or message.specs != before.specs:
-            # A claim that is under way would give its job back: not for the sake of a runner that has room still.
-            self._claim.cancel()
-        self._wants.set()
+        if message.received > self._claims.sent:
+            return Refused(re=message.id, reason=RefusalReason.INVALID, message=f"{self._claims.sent} jobs were sent")
+        self._claims.want(message)
         return Taken(re=message.id)
 
     async def _alive(self, message: StillAlive) -> Body:
@@ -338,48 +329,14 @@ class OwnSession:
         return StoredOutput(key=key, size_bytes=facts.size_bytes, digest=f"sha256:{message.uploaded.checksum}")
 
     async def _claim_jobs(self, connection: anyio.CancelScope) -> None:
-        """Find as many jobs as the runner wants, one after the other."""
         try:
-            while True:
-                wanting = self._wanting
-                if wanting is None or wanting.slots <= self._sent - wanting.received:
-                    self._wants = anyio.Event()
-                    await self._wants.wait()
-                    continue
-                try:
-                    await self._claim_one(wanting)
-                except StoreUnavailable as error:
-                    _log.warning("no claim", runner=str(self._runner.id), error=str(error))
-                    await self._context.clock.sleep_s(_PAUSE_S)
+            await self._claims.run(self._capabilities)
         except Gone:
             connection.cancel()
 
-    async def _claim_one(self, wanting: Wanting) -> None:
-        claimed = None
-        with anyio.CancelScope() as self._claim:
-            claimed = await self._context.dispatcher.wait_for_job(
-                runner=self._runner.id,
-                capabilities=self._capabilities,
-                specs=wanting.specs,
-                deadline_s=self._context.clock.monotonic_s() + _ASK_AGAIN_S,
-            )
-        if claimed is None:
-            return
-        self._sent += 1
+    async def _hand_over(self, claimed: ClaimedJob) -> None:
         self._hold(claimed.job, claimed.lease)
-        try:
-            await self._wire.send(leased(claimed, self._context.signer, self._context.clock.now()))
-        except BaseException:
-            await self._given_back(claimed)
-            raise
-
-    async def _given_back(self, claimed: ClaimedJob) -> None:
-        with anyio.CancelScope(shield=True):
-            try:
-                await self._desk.give_back(claimed)
-            except MetalmarkError as error:
-                # Its lease runs out, and then it is dealt with like that of any runner that is lost.
-                _log.warning("job not given back", job=str(claimed.job), error=str(error))
+        await self._wire.send(leased(claimed, self._context.signer, self._context.clock.now()))
 
     async def _look_at_jobs(self, connection: anyio.CancelScope) -> None:
         """Tell the runner to stop jobs that are canceled or no longer its own, the moment they are."""
