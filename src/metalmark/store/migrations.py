@@ -1,8 +1,9 @@
 """Migrations: the tables of a database, from whatever revision they have to the one that this program knows.
 
 Each revision is a module ``revision_NNNN_<what>.py`` of this package with a function ``upgrade(operations)`` that uses
-Alembic's operations. A released one is never edited. ``scripts/write-revision`` writes the next from the difference
-between the tables in code and those that the revisions make.
+Alembic's operations. A released one is never edited, so it repeats what the tables in code and the revisions before it
+say rather than share any of it: what they shared would change under it. ``scripts/write-revision`` writes the next from
+the difference between the tables in code and those that the revisions make.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ async def migrate(connection: AsyncConnection, *, now: datetime, until: str | No
         await connection.execute(text("SELECT set_config('statement_timeout', '0', true)"))
         await connection.execute(text("SELECT set_config('lock_timeout', '0', true)"))
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    return await connection.run_sync(_migrate, now, until)
+    return await connection.run_sync(take_steps, now, until)
 
 
 def _applied(connection: Connection) -> tuple[str, ...]:
@@ -87,7 +88,12 @@ def _applied(connection: Connection) -> tuple[str, ...]:
     return tuple(connection.execute(select(schema_revisions.c.name).order_by(schema_revisions.c.name)).scalars())
 
 
-def _migrate(connection: Connection, now: datetime, until: str | None) -> tuple[str, ...]:
+def take_steps(connection: Connection, now: datetime, until: str | None = None) -> tuple[str, ...]:
+    """Do what `migrate` does, over a connection that is not asynchronous and that nobody else migrates.
+
+    Raises:
+        NewerDatabase: It has taken steps that this program does not know.
+    """
     known = revisions()
     taken = _applied(connection)
     unknown = set(taken) - {revision.name for revision in known}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, LargeBinary, Table, UniqueConstraint
 
 from metalmark.store.columns import (
@@ -14,6 +16,19 @@ from metalmark.store.columns import (
     metadata,
     modified_column,
 )
+
+
+def _key_columns() -> tuple[Column[Any], ...]:
+    return (
+        Column("name", Words, nullable=False),
+        # SHA-256 of the whole key, in hex. A key is 178 random bits: nothing slower is needed against guessing.
+        Column("hash", Words, nullable=False, unique=True),
+        created_column(),
+        Column("expires", Instant, nullable=False),
+        Column("revoked", Instant),
+        modified_column(),
+    )
+
 
 users = Table(
     "users",
@@ -34,13 +49,7 @@ user_keys = Table(
     metadata,
     id_column(),
     Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
-    Column("name", Words, nullable=False),
-    # SHA-256 of the whole key, in hex. A key is 178 random bits: nothing slower is needed against guessing.
-    Column("hash", Words, nullable=False, unique=True),
-    created_column(),
-    Column("expires", Instant, nullable=False),
-    Column("revoked", Instant),
-    modified_column(),
+    *_key_columns(),
     Index("ix_user_keys_by_name", "user_id", "name", "id"),
 )
 
@@ -49,12 +58,7 @@ tokens = Table(
     metadata,
     id_column(),
     Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
-    Column("name", Words, nullable=False),
-    Column("hash", Words, nullable=False, unique=True),
-    created_column(),
-    Column("expires", Instant, nullable=False),
-    Column("revoked", Instant),
-    modified_column(),
+    *_key_columns(),
     Index("ix_tokens_by_name", "user_id", "name", "id"),
 )
 
@@ -144,12 +148,7 @@ project_keys = Table(
     id_column(),
     Column("project_id", Identifier, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
     Column("creator_id", Identifier, ForeignKey("users.id", ondelete="SET NULL")),
-    Column("name", Words, nullable=False),
-    Column("hash", Words, nullable=False, unique=True),
-    created_column(),
-    Column("expires", Instant, nullable=False),
-    Column("revoked", Instant),
-    modified_column(),
+    *_key_columns(),
     Index("ix_project_keys_by_name", "project_id", "name", "id"),
     Index("ix_project_keys_of_creator", "creator_id"),
 )
