@@ -15,6 +15,7 @@ from typing import Protocol, cast
 from websockets.frames import Frame
 
 from metalmark.server.connection import BoundedChannel
+from metalmark.wire import FRAME_MAX_BYTES, SUBPROTOCOL
 
 EXTENSION = "metalmark.link"
 GOING_AWAY = 1001
@@ -91,6 +92,9 @@ class SocketProtocol(BoundedChannel):
         scope = getattr(self, "scope", None)
         if scope is not None:
             scope["extensions"][EXTENSION] = self
+            if SUBPROTOCOL in scope["subprotocols"]:
+                # Whoever offers it gets it, and its bound holds from the first byte of the first message on.
+                self.conn.max_message_size = min(self.config.ws_max_size, FRAME_MAX_BYTES)
 
     def handle_text(self, event: Frame) -> None:
         """Take the first frame of a text."""

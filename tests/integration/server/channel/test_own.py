@@ -315,6 +315,16 @@ def test_a_runner_that_breaks_the_protocol_is_told_and_cut(racks: Rack) -> None:
         assert own.channel.closed().close_code == 1009
 
 
+def test_the_first_message_is_bounded_before_it_is_read(hasty: Rack) -> None:
+    with connected(hasty, hasty.runner()) as own:
+        # Fin and text, masked, a length of eight bytes, the mask; of what it announces nothing was sent yet.
+        own.channel.socket.sendall(b"\x81\xff" + (FRAME_MAX_BYTES + 1).to_bytes(8, "big") + bytes(4))
+        assert own.channel.closed().close_code == 1009
+    with connected(hasty, hasty.runner()) as own:
+        own.channel.socket.sendall(b"\x81\xff" + FRAME_MAX_BYTES.to_bytes(8, "big") + bytes(4))
+        assert own.channel.is_silent(0.3)
+
+
 def test_results_that_were_uploaded_are_named_by_their_checksum(racks: Rack) -> None:
     spec = racks.own_spec()
     runner = racks.runner(spec=spec)
