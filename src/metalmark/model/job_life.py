@@ -247,23 +247,24 @@ class JobLimits:
     start_allowance_s: float = 600.0
     """Added once, for pull and boot."""
     max_pending_s: float = 7 * 86400.0
+    max_duration_s: float = 100 * 365 * 86400.0
+    """No job's limit as a whole is longer, whatever its iterations come to; by default what a date can hold."""
 
 
-def time_limit(limits: JobLimits, *, timeout_s: float, iterations: int) -> timedelta:
-    """Return how long a claimed job may take in all, counted from its claim.
+def needed_s(limits: JobLimits, *, timeout_s: float, iterations: int) -> float:
+    """Return how many seconds a job asks for that uses all of its iterations' time, within the server's bound or not.
 
     Args:
         limits: The server's configuration.
         timeout_s: Limit of one iteration.
         iterations: How many there are; none still takes its pull and boot.
     """
-    seconds = iterations * (timeout_s + limits.grace_s) + limits.start_allowance_s
-    # 2**31 seconds times 2**32 iterations is more than a date can hold.
-    return timedelta(seconds=min(seconds, LONGEST_JOB_S))
+    return iterations * (timeout_s + limits.grace_s) + limits.start_allowance_s
 
 
-LONGEST_JOB_S = 100 * 365 * 86400.0
-"""No job's limit is longer, whatever its iterations come to."""
+def time_limit(limits: JobLimits, *, timeout_s: float, iterations: int) -> timedelta:
+    """Return how long a claimed job may take in all, counted from its claim; the arguments are those of `needed_s`."""
+    return timedelta(seconds=min(needed_s(limits, timeout_s=timeout_s, iterations=iterations), limits.max_duration_s))
 
 
 def expiry_event(

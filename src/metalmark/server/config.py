@@ -117,6 +117,9 @@ class JobsSection(Section):
     max_pending_s: int = Field(7 * DAY_S, ge=1, description="How long a job may wait for a runner.")
     timeout_s: int = Field(3600, ge=1, le=2_147_483_647, description="Time limit of an iteration that names none.")
     allowance_s: int = Field(600, ge=0, description="Added to a job's limit for pulling its image and booting.")
+    max_duration_s: int = Field(
+        DAY_S, ge=1, description="The longest limit that a job may have: all iterations, their grace and the allowance."
+    )
     heartbeat_timeout_s: Annotated[float, Field(ge=1, le=900)] = Field(
         90, description="Silence of a runner after which its job's lease ends."
     )

@@ -79,5 +79,8 @@ def rule_faults(config: ServerConfig) -> Iterator[tuple[str, str]]:
         yield "smtp.from_email", "this is needed with smtp.hostname"
     if config.smtp.password_file is not None and config.smtp.username is None:
         yield "smtp.username", "this is needed with smtp.password_file"
+    jobs = config.jobs
+    if jobs.timeout_s + jobs.grace_s + jobs.allowance_s > jobs.max_duration_s:
+        yield "jobs.max_duration_s", "this is less than one iteration of jobs.timeout_s takes with grace and allowance"
     if config.server.message_max_bytes < config.server.request_body_max_bytes:
         yield "server.message_max_bytes", "this is less than server.request_body_max_bytes"

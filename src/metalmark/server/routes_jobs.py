@@ -16,7 +16,7 @@ from metalmark.server.caller import CurrentActor
 from metalmark.server.client_address import address_group
 from metalmark.server.context import CurrentContext
 from metalmark.server.job_bodies import job_body, read_output
-from metalmark.server.job_rules import claim_rules
+from metalmark.server.job_rules import check_duration, claim_rules
 from metalmark.server.paging import Direction, RequestedPage, SortDirection, set_total
 from metalmark.server.permission import project_for, project_permissions
 from metalmark.server.rate_limits import Limited
@@ -127,6 +127,7 @@ async def post_retry(
         old = await _job(connection, job, found.id)
         if not old.status.is_final:
             raise Conflict(f"the job is {old.status}", field="status", why="only one that has ended can be retried")
+        check_duration(context.config.jobs, timeout_s=old.timeout_s, iterations=old.iterations)
         spec = await _spec(connection, old.spec)
         if spec.archived is not None:
             raise Conflict(f"the spec {spec.slug} is archived", field="spec", why="no runner would take the job")

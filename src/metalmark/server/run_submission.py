@@ -18,6 +18,7 @@ from metalmark.server.client_address import address_group
 from metalmark.server.context import ServerContext
 from metalmark.server.image_reference import OwnImage, parse_image
 from metalmark.server.job_image import fix_image
+from metalmark.server.job_rules import check_duration
 from metalmark.server.permission import project_for
 from metalmark.server.rate_limits import Limited
 from metalmark.server.report_draft import ReportDraft, store_report
@@ -81,6 +82,9 @@ async def submit_run(submitter: Submitter, run: NewRun) -> Submitted:
     before = await _stored_before(submitter, target, run)
     if before is not None:
         return before
+    if run.job is not None:
+        timeout_s, iterations = run.job.timeout or config.jobs.timeout_s, 1 if run.job.iter is None else run.job.iter
+        check_duration(config.jobs, timeout_s=timeout_s, iterations=iterations)
     draft = ReportDraft(
         id=new_report_id(),
         actor=submitter.actor,

@@ -20,7 +20,7 @@ from sqlalchemy import BindParameter, TextClause, bindparam, func, insert, selec
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import TextualSelect
 
-from metalmark.model import LONGEST_JOB_S, JobEvent, JobLimits, JobStatus, new_id
+from metalmark.model import JobEvent, JobLimits, JobStatus, new_id
 from metalmark.store.columns import Identifier, Instant
 from metalmark.store.specs import spec_of
 from metalmark.store.tables import job_events, jobs, specs
@@ -199,7 +199,7 @@ def _values(runners: Sequence[UUID], claimant: Claimant, rules: ClaimRules, now:
         "overdue_since": now - timedelta(seconds=rules.starvation_s),
         "grace_s": rules.limits.grace_s,
         "allowance_s": rules.limits.start_allowance_s,
-        "longest_s": LONGEST_JOB_S,
+        "longest_s": rules.limits.max_duration_s,
         **{name: most for name, most in _limits_of(rules).items() if most is not None},
     }
 

@@ -8,7 +8,6 @@ import pytest
 
 from metalmark.model import (
     FINAL,
-    LONGEST_JOB_S,
     RUNNER_EVENTS,
     TRANSITIONS,
     Effect,
@@ -17,6 +16,7 @@ from metalmark.model import (
     JobLimits,
     JobStatus,
     expiry_event,
+    needed_s,
     sources,
     status_of,
     time_limit,
@@ -102,7 +102,10 @@ def test_a_jobs_limit_covers_all_iterations_and_one_start() -> None:
     limits = JobLimits(grace_s=60, start_allowance_s=600)
     assert time_limit(limits, timeout_s=300, iterations=3) == timedelta(seconds=3 * 360 + 600)
     assert time_limit(limits, timeout_s=300, iterations=0) == timedelta(seconds=600)
-    assert time_limit(limits, timeout_s=2**31, iterations=2**32) == timedelta(seconds=LONGEST_JOB_S)
+    bounded = JobLimits(grace_s=60, start_allowance_s=600, max_duration_s=1000)
+    assert time_limit(bounded, timeout_s=300, iterations=3) == timedelta(seconds=1000)
+    assert needed_s(bounded, timeout_s=300, iterations=3) == 3 * 360 + 600
+    assert time_limit(limits, timeout_s=2**31, iterations=2**32) == timedelta(days=36_500)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def test_keys_that_go_together(tmp_path: Path) -> None:
     assert faults({"tls": {"certificate_file": tmp_path / "pem"}}) == {"tls"}
     assert faults({"smtp": {"hostname": "mail"}}) == {"smtp.from_email"}
     assert faults({"smtp": {"password_file": tmp_path / "pem"}}) == {"smtp.username"}
+    assert faults({"jobs": {"max_duration_s": 4259}}) == {"jobs.max_duration_s"}
+    assert faults({"jobs": {"max_duration_s": 4260}}) == set()
     assert faults({"server": {"message_max_bytes": 2048}}) == {"server.message_max_bytes"}
     assert faults({"tls": {"certificate_file": tmp_path / "pem", "key_file": tmp_path / "pem"}}) == set()
 

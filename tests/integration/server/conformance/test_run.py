@@ -271,6 +271,17 @@ def test_a_job_out_of_bounds_is_400_and_leaves_nothing(world: Any, field: str, v
     assert world.get(f"/v0/projects/{project['slug']}/reports").json() == []
 
 
+@pytest.mark.parametrize(("field", "value"), [("timeout", 86_401), ("iter", 24)])
+def test_a_job_that_may_take_longer_than_a_day_is_400(world: Any, field: str, value: int) -> None:
+    project, spec = world.make_project(), world.make_spec()
+    job = {"image": world.image, "spec": spec["uuid"], field: value}
+    answer = world.run(project=project["slug"], job=job)
+    assert answer.status_code == 400
+    assert f"job.{field} is {value}: " in answer.json()["message"]
+    assert world.get(f"/v0/projects/{project['slug']}/reports").json() == []
+    assert world.run(project=project["slug"], job={**job, field: 23 if field == "iter" else 80_000}).status_code == 201
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
