@@ -34,6 +34,7 @@ _PREFLIGHT: Mapping[str, str] = {
     "access-control-max-age": "86400",
 }
 _TOTAL = {200: "1", 201: "1", 202: "1", 204: "0"}
+_PASSED_ON = frozenset({"forwarded", "via", "x-forwarded-for", "x-real-ip"})
 _HSTS = "max-age=31536000"
 
 _log = structlog.get_logger(__name__)
@@ -71,7 +72,10 @@ class RequestFrame:
         if is_within(parse_address(peer), self._server.trusted_proxies) and "x-forwarded-proto" in headers:
             secure = headers["x-forwarded-proto"].strip().lower() == "https"
             scope["scheme"] = {"http": ("http", "https"), "websocket": ("ws", "wss")}[scope["type"]][secure]
-        scope.setdefault("state", {}).update(request_id=request_id, client_address=client)
+        # A proxy passed it on that is not trusted, or names no client: then the address is the proxy's own.
+        named = bool(forwarded) and is_within(parse_address(peer), self._server.trusted_proxies)
+        passed_on = not named and not _PASSED_ON.isdisjoint(headers.keys())
+        scope.setdefault("state", {}).update(request_id=request_id, client_address=client, passed_on=passed_on)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             await self._framed(scope, receive, send)
 

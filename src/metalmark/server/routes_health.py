@@ -33,7 +33,15 @@ async def readyz(context: CurrentContext) -> HealthBody:
 
 
 def _watcher(request: Request, context: CurrentContext) -> ServerContext:
-    if is_within(parse_address(request.scope["state"]["client_address"]), context.config.metrics.allowed):
+    allowed, state = context.config.metrics.allowed, request.scope["state"]
+    if any(not network.prefixlen for network in allowed):
+        return context
+    if state["passed_on"]:
+        # Behind a proxy on this machine everybody would come from here.
+        raise Forbidden(
+            "metrics are not for proxies that nobody trusts", hint="name the proxy in `server.trusted_proxies`"
+        )
+    if is_within(parse_address(state["client_address"]), allowed):
         return context
     raise Forbidden("metrics are for `metrics.allowed` only", hint="add the network of whoever reads them")
 

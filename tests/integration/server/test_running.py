@@ -68,6 +68,26 @@ def test_metrics_are_for_those_who_may_read_them(tmp_path: Path) -> None:
         assert client.get("/metrics").status_code == 403
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+def test_metrics_are_not_for_whoever_comes_through_a_proxy_that_nobody_trusts(tmp_path: Path, header: str) -> None:
+    passed_on = {header: "127.0.0.1"}
+    with running_server(tmp_path / "server") as server, server.client() as client:
+        assert client.get("/metrics").status_code == 200
+        refused = client.get("/metrics", headers=passed_on)
+        assert refused.status_code == 403 and "server.trusted_proxies" in refused.json()["message"]
+
+
+def test_metrics_through_a_trusted_proxy_are_for_the_client_that_it_names(tmp_path: Path) -> None:
+    settings = {"server": {"trusted_proxies": ["127.0.0.1/32"]}, "metrics": {"allowed": ["192.0.2.0/24"]}}
+    with running_server(tmp_path / "server", settings=settings) as server, server.client() as client:
+        assert client.get("/metrics", headers={"X-Forwarded-For": "192.0.2.7"}).status_code == 200
+        assert client.get("/metrics", headers={"X-Forwarded-For": "198.51.100.7"}).status_code == 403
+        assert client.get("/metrics", headers={"Forwarded": "for=192.0.2.7"}).status_code == 403
+    open_to_all = {"metrics": {"allowed": ["0.0.0.0/0"]}}
+    with running_server(tmp_path / "open", settings=open_to_all) as server, server.client() as client:
+        assert client.get("/metrics", headers={"X-Forwarded-For": "198.51.100.7"}).status_code == 200
+
+
 def test_a_running_server_is_backed_up_on_request(tmp_path: Path) -> None:
     with running_server(tmp_path / "server") as server, server.client() as client:
         assert client.post("/v0/server/backup", json={}).status_code == 201
