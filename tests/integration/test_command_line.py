@@ -89,6 +89,7 @@ def test_version_goes_to_stdout() -> None:
         (("runner", "run", "not a reference"), "not a reference"),
         (("runner", "run", "./x", "--token-file", "/nonexistent"), None),
         (("nonsense",), "nonsense"),
+        (("job", "list", "p", "--status", "nosuch"), "'--status': 'nosuch' is not one of 'pending'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -64,6 +64,18 @@ class LazyGroup(TyperGroup):
         group.name = cmd_name
         return group
 
+    def invoke(self, ctx: Context) -> object:
+        """Run the command that is named.
+
+        Raises:
+            BadParameter: A value is not valid. What the parser's validation library calls it is left out.
+        """
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """List the groups without importing them."""
         del ctx
