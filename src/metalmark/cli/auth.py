@@ -21,12 +21,15 @@ app = group_of("Sign up and sign in.")
 
 Email = Annotated[str, typer.Argument(metavar="EMAIL", help="Address of e-mail.", show_default=False)]
 _Invite = Annotated[
-    str | None, typer.Option(metavar="JWT", help="The invitation that came by e-mail, to join an organization.")
+    str | None,
+    typer.Option(metavar="JWT", help="The invitation that came by e-mail, to join an organization; - reads it."),
 ]
+_InviteFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The file that the invitation is in.")]
 _Plan = Annotated[str | None, typer.Option(hidden=True, help="Accepted for compatibility: there are no plans.")]
 _Word = Annotated[
     str, typer.Argument(metavar="JWT", help="The token that came by e-mail; - reads it.", show_default=False)
 ]
+_LONGEST = 64 * 1024
 _SENT = "a message is on its way; go on with `metalmark auth confirm`"
 
 
@@ -38,6 +41,7 @@ async def sign_up(
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Your name; of the address unless given.")] = None,
     slug: Annotated[str | None, typer.Option(metavar="SLUG", help="Your name in addresses.")] = None,
     invite: _Invite = None,
+    invite_file: _InviteFile = None,
     claim: Annotated[str | None, typer.Option(metavar="UUID", help="An organization without members to take.")] = None,
     plan: _Plan = None,
     i_agree: Annotated[bool, typer.Option("--i-agree", help="You agree to the terms of who runs the server.")] = False,
@@ -54,7 +58,7 @@ async def sign_up(
             "email": email,
             "name": name or email.partition("@")[0],
             "slug": slug,
-            "invite": invite,
+            "invite": _invitation(invite, invite_file),
             "claim": claim,
             "i_agree": True,
         }
@@ -63,10 +67,17 @@ async def sign_up(
 
 
 @remote_command(app, "login", needs_credential=False, answers="MailedBody")
-async def log_in(server: ServerSession, *, email: Email, invite: _Invite = None, plan: _Plan = None) -> View:
+async def log_in(
+    server: ServerSession,
+    *,
+    email: Email,
+    invite: _Invite = None,
+    invite_file: _InviteFile = None,
+    plan: _Plan = None,
+) -> View:
     """Ask for a message with the token that `metalmark auth confirm` takes."""
     del plan
-    body = only_given({"email": email, "invite": invite})
+    body = only_given({"email": email, "invite": _invitation(invite, invite_file)})
     return single((await server.call("POST", "auth", "login", body=body)).value, notes=(_SENT,))
 
 
@@ -95,6 +106,18 @@ async def accept(server: ServerSession, *, invitation: _Word) -> View:
     return single((await server.call("POST", "auth", "accept", body=body)).value)
 
 
+def _invitation(given: str | None, file: Path | None) -> str | None:
+    if file is None:
+        return None if given is None else _word(given)
+    if given is not None:
+        raise InputError("--invite-file", str(file), "--invite is given too", hint="give one of them")
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_LONGEST).decode("ascii", errors="replace").strip()
+    except OSError as error:
+        raise InputError("--invite-file", str(file), error.strerror or "it cannot be read") from None
+
+
 def _word(given: str) -> str:
     """Return a token; what stands in a command line is seen by others, so it may come from standard input."""
-    return sys.stdin.readline(64 * 1024).strip() if given == "-" else given
+    return sys.stdin.readline(_LONGEST).strip() if given == "-" else given

@@ -38,6 +38,21 @@ def test_request_of_each_command(server: ScriptedServer, words: str, asked: obje
     assert server.asked == [asked]
 
 
+@pytest.mark.parametrize("command", [("login", "a@x.org"), ("signup", "a@x.org", "--i-agree")])
+def test_invitation_may_come_from_a_file_or_standard_input(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    file = tmp_path / "invitation"
+    file.write_text("a.b.c\n")
+    for words in (("--invite", "-"), ("--invite-file", str(file))):
+        monkeypatch.setattr("sys.stdin", io.StringIO("a.b.c\n"))
+        server.run("auth", *command, *words)
+    assert [body["invite"] for *_, body in server.asked] == ["a.b.c"] * 2
+    for words in (("--invite", "i", "--invite-file", str(file)), ("--invite-file", str(tmp_path / "none"))):
+        with pytest.raises(InputError, match="--invite-file"):
+            server.run("auth", *command, *words)
+
+
 def test_confirmation_may_come_from_standard_input_and_its_token_go_into_a_file(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
