@@ -168,6 +168,7 @@ TESTED_ELSEWHERE = {
     "store/sqlite_driver.py": "tests/integration/store/test_database.py",
     "store/sqlite_engine.py": "tests/faults/store/test_database_faults.py",
     "store/statistics.py": "tests/integration/server/test_running.py",
+    "store/tables_accounts.py": "tests/integration/store/test_keys.py",
     "store/testbeds.py": "tests/integration/store/test_testbeds.py",
     "store/users.py": "tests/integration/store/test_users.py",
     "system/process.py": "tests/integration/system/test_process.py",

@@ -11,7 +11,6 @@ from metalmark.wire import (
     OrganizationBody,
     ProjectBody,
     ProjectKeyBody,
-    PublicUserBody,
     TokenBody,
     UserBody,
     UserKeyBody,
@@ -32,11 +31,6 @@ def user_body(user: UserRecord) -> UserBody:
         locked=user.locked,
         created=user.created,
     )
-
-
-def public_user_body(user: UserRecord) -> PublicUserBody:
-    """Return a user as everybody sees it."""
-    return PublicUserBody(uuid=user.id, name=user.name, slug=user.slug)
 
 
 def user_key_body(key: KeyRecord) -> UserKeyBody:

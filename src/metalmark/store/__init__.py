@@ -5,7 +5,7 @@ from __future__ import annotations
 from metalmark.store.audit import Act, ActRecord, list_acts, record_act
 from metalmark.store.backup import back_up, restore, vacuum
 from metalmark.store.blob_owners import BlobOwners, find_blob_owners
-from metalmark.store.blobs import BlobFacts, Blobs, checksum_of
+from metalmark.store.blobs import BlobFacts, Blobs
 from metalmark.store.branch_start import StartRequest, branch_for_run, needs_new_head, restart_branch, start_point_for
 from metalmark.store.branches import (
     BranchChanges,
@@ -39,7 +39,6 @@ from metalmark.store.jobs import (
     NewJob,
     count_jobs,
     find_job,
-    find_job_of_report,
     insert_job,
     list_jobs,
     pending_specs,
@@ -85,7 +84,6 @@ from metalmark.store.output import (
     OutputStream,
     append_output,
     drop_old_output,
-    drop_output,
     lease_of_output,
     read_output,
 )
@@ -142,7 +140,6 @@ from metalmark.store.slugs import insert_with_slug
 from metalmark.store.specs import (
     SpecChanges,
     SpecRecord,
-    count_specs,
     create_spec,
     delete_spec,
     find_fallback_spec,
@@ -170,7 +167,6 @@ from metalmark.store.users import (
     UserChanges,
     UserRecord,
     any_user,
-    count_users,
     create_personal_organization,
     create_user,
     find_user,
@@ -252,12 +248,9 @@ __all__ = [
     "append_output",
     "back_up",
     "branch_for_run",
-    "checksum_of",
     "claim_job",
     "claim_jobs",
     "count_jobs",
-    "count_specs",
-    "count_users",
     "create_branch",
     "create_invite",
     "create_key",
@@ -274,7 +267,6 @@ __all__ = [
     "delete_spec",
     "delete_testbed",
     "drop_old_output",
-    "drop_output",
     "due_jobs",
     "ensure_signing_secrets",
     "erase_organization",
@@ -286,7 +278,6 @@ __all__ = [
     "find_branch_at",
     "find_fallback_spec",
     "find_job",
-    "find_job_of_report",
     "find_key",
     "find_key_by_digest",
     "find_member",

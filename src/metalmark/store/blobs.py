@@ -254,19 +254,6 @@ class _Counted:
         return piece
 
 
-async def checksum_of(blobs: Blobs, key: str) -> str:
-    """Return the SHA-256 of a blob in lower-case hex.
-
-    Raises:
-        NotFound: There is none under this key.
-        StoreUnavailable: It could not be read.
-    """
-    hasher = hashlib.sha256()
-    async for piece in blobs.stream(key):
-        hasher.update(piece)
-    return hasher.hexdigest()
-
-
 def _checked(key: str) -> str:
     if len(key) > _KEY_MAX_LENGTH or not _KEY.fullmatch(key):
         raise ValueError(f"not a key of a blob: {key[:64]!r}")

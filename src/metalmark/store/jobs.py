@@ -146,12 +146,6 @@ async def find_job(connection: AsyncConnection, job: UUID, *, project: UUID | No
     return None if row is None else job_of(row)
 
 
-async def find_job_of_report(connection: AsyncConnection, report: UUID) -> JobRecord | None:
-    """Return the job of a report, or None for a report that needed none."""
-    row = (await connection.execute(select(*jobs.c).where(jobs.c.report_id == report))).one_or_none()
-    return None if row is None else job_of(row)
-
-
 async def list_jobs(
     connection: AsyncConnection,
     *,

@@ -180,8 +180,3 @@ async def drop_old_output(connection: AsyncConnection, *, before: datetime, most
     if found:
         await connection.execute(delete(chunks).where(chunks.c.job_id.in_(found)))
     return len(found)
-
-
-async def drop_output(connection: AsyncConnection, job: UUID) -> None:
-    """Delete a job's live output; its final output stays."""
-    await connection.execute(delete(chunks).where(chunks.c.job_id == job))

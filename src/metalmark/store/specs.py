@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Conflict, Demand, ResourceId, ResourceName, Slug, new_id, slug_for
@@ -171,11 +171,6 @@ async def delete_spec(connection: AsyncConnection, *, spec_id: UUID) -> bool:
         if used.first() is not None:
             raise Conflict(f"a {what} has this spec", field="spec", hint="archive it instead")
     return (await connection.execute(delete(specs).where(specs.c.id == spec_id))).rowcount > 0
-
-
-async def count_specs(connection: AsyncConnection) -> int:
-    """How many specs there are, archived ones included."""
-    return (await connection.execute(select(func.count()).select_from(specs))).scalar_one()
 
 
 async def _exists(connection: AsyncConnection, spec_id: UUID) -> bool:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, delete, func, insert, select, update
+from sqlalchemy import Row, and_, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Conflict, Email, OrganizationRole, ResourceId, Slug, UserName, new_id, slug_for
@@ -175,8 +175,3 @@ async def _keep_an_admin(connection: AsyncConnection, user_id: UUID) -> None:
     if set(ids) == {user_id}:
         hint = "make another user an administrator first"
         raise Conflict("this is the only administrator of the server", field="admin", hint=hint)
-
-
-async def count_users(connection: AsyncConnection) -> int:
-    """How many users there are."""
-    return (await connection.execute(select(func.count()).select_from(users))).scalar_one()

@@ -25,7 +25,7 @@ from metalmark.store.heads import find_head, find_start_point
 from metalmark.store.invites import find_open_invite
 from metalmark.store.job_deadlines import due_jobs, next_job_deadline
 from metalmark.store.job_events import list_events
-from metalmark.store.jobs import find_job, find_job_of_report, list_jobs, pending_specs
+from metalmark.store.jobs import find_job, list_jobs, pending_specs
 from metalmark.store.keys import find_key_by_digest, list_keys
 from metalmark.store.members import find_organization_role, find_project_role, list_members
 from metalmark.store.organizations import find_organization, list_organizations
@@ -68,7 +68,6 @@ CALLS: dict[str, Call] = {
     "head": lambda c: find_head(c, branch_id=ONE),
     "invite": lambda c: find_open_invite(c, invite_id=ONE, email=Email("a@example.com"), now=NOW),
     "job": lambda c: find_job(c, ONE, project=ONE),
-    "job of a report": lambda c: find_job_of_report(c, ONE),
     "jobs": lambda c: list_jobs(c, project=ONE, page=PAGE),
     "jobs by status": lambda c: list_jobs(c, project=ONE, page=PAGE, status=JobStatus.PENDING, ascending=True),
     "key by digest": lambda c: find_key_by_digest(c, Holder.USER, "digest"),

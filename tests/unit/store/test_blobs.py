@@ -13,7 +13,7 @@ import pytest
 
 from metalmark.model import InputError, NotFound, StoreAway, StoreFull, TooLarge
 from metalmark.store import blobs as module
-from metalmark.store.blobs import Blobs, checksum_of
+from metalmark.store.blobs import Blobs
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -38,7 +38,6 @@ def test_what_is_put_is_got_streamed_measured_and_listed(blobs: Blobs) -> None:
         assert [(facts.key, facts.size_bytes) for facts in await blobs.below("a")] == [("a/b", len(body)), ("a/c", 11)]
         facts = await blobs.facts("ab")
         assert facts is not None and facts.size_bytes == 0
-        assert await checksum_of(blobs, "ab") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
     anyio.run(main)
 
