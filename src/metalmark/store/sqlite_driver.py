@@ -64,9 +64,10 @@ class WholeCursor:
         """There is nothing open."""
 
     async def _send(self, function: Any, statement: str, parameters: Any) -> _Ran:  # noqa: ANN401 - the driver's
-        # Private, but the driver has no other way to its thread for more than one step.
-        send: Callable[..., Awaitable[_Ran]] = self._connection._execute  # noqa: SLF001
-        return await send(function, self._connection._conn, statement, parameters)  # noqa: SLF001
+        # Private, and the reason for a bound on the driver's version: there is no other way to its thread for more than
+        # one step.
+        send: Callable[..., Awaitable[_Ran]] = self._connection._execute  # noqa: SLF001 - as said
+        return await send(function, self._connection._conn, statement, parameters)  # noqa: SLF001 - as said
 
     def _keep(self, ran: _Ran) -> WholeCursor:
         self.description, self._rows, self.rowcount, self.lastrowid = ran

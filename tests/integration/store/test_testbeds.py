@@ -33,7 +33,7 @@ LATER = NOW + timedelta(seconds=1)
 RACK = ResourceName("Rack 7")
 # Those of the store begin as tests do.
 for_run = testbed_for_run
-for_run.__test__ = False  # type: ignore[attr-defined]
+for_run.__test__ = False  # type: ignore[attr-defined]  # read by pytest
 
 
 @pytest.fixture
