@@ -44,7 +44,8 @@ async def make_backup(context: ServerContext, *, compress: bool, upload: bool, r
     if compress:
         path = await in_thread(_compressed, path)
     if upload:
-        await context.blobs.put(f"{_FOLDER}/{path.name}", _pieces(path))
+        # Keys of blobs are lower-case.
+        await context.blobs.put(f"{_FOLDER}/{path.name.lower()}", _pieces(path))
     if remove:
         await in_thread(path.unlink)
     return created
