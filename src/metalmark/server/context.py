@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from metalmark.server.mail import Mailer
     from metalmark.server.metrics import Metrics
     from metalmark.server.rate_limits import RateLimits
+    from metalmark.server.readiness import Readiness
     from metalmark.server.reading_queue import ReadingQueue
     from metalmark.server.signer import Signer
     from metalmark.store import Blobs, Store
@@ -46,6 +47,8 @@ class ServerContext:
     """Counts what callers do, and refuses what is too much."""
     metrics: Metrics
     """Counts what happens, for those who watch."""
+    readiness: Readiness
+    """Knows whether the storage answers."""
     folder: Path
     """The server's own folder: backups, and the database and storage that were not placed elsewhere."""
     readings: ReadingQueue

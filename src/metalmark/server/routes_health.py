@@ -24,11 +24,12 @@ async def healthz() -> HealthBody:
 
 @router.get("/readyz")
 async def readyz(context: CurrentContext) -> HealthBody:
-    """Answer 200 while new work is welcome: the database answers, and the process is not on its way out."""
+    """Answer 200 while new work is welcome: database and storage answer, and the process is not on its way out."""
     if context.stopping.is_set():
         raise ServerStopping("this server is stopping")
     async with context.store.read() as connection:
         await count_jobs(connection)
+    await context.readiness.check()
     return HealthBody(status="ok")
 
 

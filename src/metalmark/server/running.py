@@ -31,6 +31,7 @@ from metalmark.server.metrics import Metrics
 from metalmark.server.orphan_sweep import OrphanSweep
 from metalmark.server.output_sweep import OutputSweep
 from metalmark.server.rate_limits import RateLimits
+from metalmark.server.readiness import Readiness
 from metalmark.server.reading_queue import ReadingQueue
 from metalmark.server.signer import open_signer
 from metalmark.server.socket_protocol import SocketProtocol
@@ -128,6 +129,7 @@ async def open_context(
             channels=Channels(store=store, clock=clock, stopping=stopping),
             limits=RateLimits(config.limits, clock),
             metrics=metrics,
+            readiness=Readiness(blobs, clock),
             readings=ReadingQueue(clock),
             stopping=stopping,
             folder=folder,

@@ -30,6 +30,7 @@ _PART_BYTES = 8 * 1024 * 1024
 _LISTED_AT_ONCE = 500
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 _KEY_MAX_LENGTH = 512
+_PRESENT = "probes/present"
 _REASON_CHARACTERS = 400
 _SCHEMES = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "https", "http"})
 _FULL = ("os error 28", "os error 122")  # ENOSPC and EDQUOT, as the Rust library words them
@@ -203,7 +204,7 @@ class Blobs:
                     yield found
 
     async def check(self) -> None:
-        """Write a blob and delete it.
+        """Write a blob and delete it, and leave another one there for `answer`.
 
         Raises:
             StoreUnavailable: The storage cannot be used now, for want of a permission or of the bucket perhaps.
@@ -212,10 +213,20 @@ class Blobs:
         try:
             await self.put(key, b"", durable=False)
             await self.delete(key)
+            await self.put(_PRESENT, b"", durable=False)
         except (NotFound, StoreAway) as error:
             reason = str(error.__cause__ or error).strip().partition("\n")[0][:_REASON_CHARACTERS]
             hint = "see `storage` of the configuration, and the object store's variables of the environment"
             raise StoreAway("the storage cannot be written to", why=reason, hint=hint) from error
+
+    async def answer(self) -> None:
+        """Ask the storage for what `check` has left there; costs next to nothing.
+
+        Raises:
+            StoreUnavailable: It does not answer, or is no longer what it was: a file system that is not mounted.
+        """
+        if await self.facts(_PRESENT) is None:
+            raise StoreAway("the storage is empty", why="what this server put there at its start is gone")
 
     async def delete(self, *keys: str) -> None:
         """Delete blobs; those that are not there are passed over.
