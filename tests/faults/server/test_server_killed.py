@@ -9,28 +9,28 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.faults.server.place import FAULTS, Place, serving_place
+from tests.integration.server.job_ledger import Change
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
-from metalmark.testing.postgresql import Cluster
-from metalmark.testing.server_process import UNLIMITED, ServerProcess, Settings
-
 LEASE_S = 5
 SETTLED_S = LEASE_S + 5
-FINAL = {"processed", "failed", "canceled"}
 RESULTS = [{"exit_code": 0, "stdout": "{}"}]
-SPEC = {"os": "linux", "architecture": "x86_64", "sandbox": "firecracker", "cpu": 1, "memory": 2**30, "disk": 2**30}
+LASTS_S = {
+    "kill the server": 0.0,
+    "stop the server": LEASE_S + 1.0,
+    "kill the database": 0.0,
+    "stop the database": LEASE_S + 1.0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,10 @@ TRANSITIONS = [
     ("new", "submit"),
     ("pending", "claim"),
     ("claimed", "start"),
+    ("claimed", "complete"),
+    ("claimed", "fail"),
+    ("claimed", "give up"),
+    ("claimed", "cancel"),
     ("running", "heartbeat"),
     ("running", "complete"),
     ("running", "fail"),
@@ -109,12 +113,9 @@ class Hand:
     """A runner that a test moves by hand, and its one job."""
 
     case: Case
-    server: ServerProcess
+    place: Place
     runner: dict[str, Any]
-    project: str
     spec: str
-    image: str
-    user_key: str
     job: str | None = None
     promised: set[str] = field(default_factory=set)
     heard: float = 0.0
@@ -124,7 +125,7 @@ class Hand:
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def open(self) -> None:
-        url = f"ws://127.0.0.1:{self.server.port}/v0/runners/{self.runner['uuid']}/channel"
+        url = f"ws://127.0.0.1:{self.place.server.port}/v0/runners/{self.runner['uuid']}/channel"
         headers = {"Authorization": f"Bearer {self.runner['key']}"}
         opening = connect(url, additional_headers=headers, compression=None, open_timeout=10, close_timeout=1)
         self.channel = self.stack.enter_context(opening)
@@ -148,21 +149,12 @@ class Hand:
         return received
 
     def submit(self) -> None:
-        body = {
-            "project": self.project,
-            "start_time": "2026-01-01T00:00:00Z",
-            "end_time": "2026-01-01T00:00:00Z",
-            "results": [],
-            "job": {"image": self.image, "spec": self.spec, "timeout": 60},
-        }
-        answer = call(self.server, "POST", "/v0/run", self.user_key, body)
-        if answer.status_code == 201:
-            self.job = answer.json()["job"]
+        self.job = self.place.submit(self.spec)
+        if self.job is not None:
             self.promised.add("submit")
 
     def cancel(self) -> None:
-        path = f"/v0/projects/{self.project}/jobs/{self.job}/cancel"
-        if call(self.server, "POST", path, self.user_key, None).is_success:
+        if self.place.cancel(self.job):
             self.promised.add("cancel")
 
     def claim(self) -> None:
@@ -237,87 +229,12 @@ class Hand:
                 time.sleep(0.3)
 
 
-def call(server: ServerProcess, method: str, path: str, key: str, body: object) -> httpx.Response:
-    headers = {"authorization": f"Bearer {key}"}
-    with httpx.Client(base_url=server.url, headers=headers, timeout=15, trust_env=False, verify=False) as client:
-        return client.request(method, path, json=body) if body is not None else client.request(method, path)
-
-
-def made(server: ServerProcess, path: str, key: str, body: object) -> dict[str, Any]:
-    answer = call(server, "POST", path, key, body)
-    assert answer.status_code == 201, answer.text
-    row: dict[str, Any] = answer.json()
-    return row
-
-
-@dataclass(kw_only=True)
-class Place:
-    """A server with its database, and what faults can be done to it."""
-
-    server: ServerProcess
-    cluster: Cluster | None
-    image: str
-    key: str = ""
-    project: str = ""
-
-    def hands(self, lives: list[Case], prefix: str) -> list[Hand]:
-        found = []
-        for number, case in enumerate(lives):
-            name = f"{prefix} {number}"
-            runner = made(self.server, "/v0/runners", self.key, {"name": name})
-            spec = made(self.server, "/v0/specs", self.key, {"name": name, **SPEC})
-            made(self.server, f"/v0/runners/{runner['uuid']}/specs", self.key, {"spec": spec["uuid"]})
-            found.append(
-                Hand(
-                    case=case,
-                    server=self.server,
-                    runner=runner,
-                    project=self.project,
-                    spec=spec["uuid"],
-                    image=self.image,
-                    user_key=self.key,
-                )
-            )
-        return found
-
-    def status(self, job: str) -> str:
-        answer = call(self.server, "GET", f"/v0/projects/{self.project}/jobs/{job}", self.key, None)
-        assert answer.status_code == 200, answer.text
-        status: str = answer.json()["status"]
-        return status
-
-    def kill_server(self) -> None:
-        self.server.kill()
-        self.server.start()
-
-    def stop_server(self) -> None:
-        self.server.suspend()
-        time.sleep(LEASE_S + 1)
-        self.server.resume()
-
-    def kill_database(self) -> None:
-        # A backend that is killed makes the postmaster end all others and recover from its log, as after a crash.
-        assert self.cluster is not None
-        backends = children(self.cluster.pid)
-        for pid in backends:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    def stop_database(self) -> None:
-        assert self.cluster is not None
-        stopped = [self.cluster.pid, *children(self.cluster.pid)]
-        for pid in stopped:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
-        time.sleep(LEASE_S + 1)
-        for pid in stopped:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-
-def children(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    return [int(word) for word in listed.split()]
+def hands_for(place: Place, lives: list[Case], prefix: str) -> list[Hand]:
+    found = []
+    for number, case in enumerate(lives):
+        runner, spec = place.runner(f"{prefix} {number}")
+        found.append(Hand(case=case, place=place, runner=runner, spec=spec))
+    return found
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -328,34 +245,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         if request.param == "postgresql":
             cluster = request.getfixturevalue("durable_cluster")
             database = stack.enter_context(cluster.database())
-        settings: Settings = {
-            "database": database,
-            "storage": str(folder / "storage"),
-            "jobs": {"heartbeat_timeout_s": LEASE_S, "grace_s": 1},
-            "limits": UNLIMITED,
-        }
-        server = ServerProcess(folder=folder, settings=settings)
-        try:
-            server.start()
-            # Public runners get images of the server's own registry only; nobody pulls this one.
-            image = f"localhost:{server.port}/app@sha256:{'a' * 64}"
-            found = Place(server=server, cluster=cluster, image=image)
-            found.key = server.admin_key()
-            organization = made(server, "/v0/organizations", found.key, {"name": "Faults"})
-            path = f"/v0/organizations/{organization['slug']}/projects"
-            found.project = made(server, path, found.key, {"name": "Faults"})["slug"]
-            yield found
-        finally:
-            if server.alive:
-                server.stop()
-
-
-FAULTS: dict[str, Callable[[Place], None]] = {
-    "kill the server": Place.kill_server,
-    "stop the server": Place.stop_server,
-    "kill the database": Place.kill_database,
-    "stop the database": Place.stop_database,
-}
+        yield stack.enter_context(serving_place(folder, database, cluster, lease_s=LEASE_S))
 
 
 @pytest.mark.timeout(600)
@@ -364,7 +254,7 @@ def test_every_job_ends_once_and_rightly(place: Place, fault: str, soak: bool) -
     if place.cluster is None and "database" in fault:
         pytest.skip("SQLite is in the server's own process")
     for turn in range(20 if soak else 1):
-        one_fault(place, fault, place.hands(cases(soak=soak), f"{fault} {turn}"))
+        one_fault(place, fault, hands_for(place, cases(soak=soak), f"{fault} {turn}"))
 
 
 def one_fault(place: Place, fault: str, hands: list[Hand]) -> None:
@@ -379,7 +269,7 @@ def one_fault(place: Place, fault: str, hands: list[Hand]) -> None:
     for thread in threads:
         thread.start()
     hit.wait()
-    FAULTS[fault](place)
+    FAULTS[fault](place, LASTS_S[fault])
     ended(threads)
     place.server.wait_until_ready(seconds=30)
     for hand in hands:
@@ -388,14 +278,34 @@ def one_fault(place: Place, fault: str, hands: list[Hand]) -> None:
     for thread in deliveries:
         thread.start()
     ended(deliveries)
-    settle(place, hands, time.monotonic() + SETTLED_S)
+    place.settle([hand.job for hand in hands if hand.job is not None], time.monotonic() + SETTLED_S)
     ends = {hand.case.name: end_of(place, hand) for hand in hands}
     right = {hand.case.name: sorted(allowed(hand.case, hand.promised)) for hand in hands}
     wrong = {name: f"{end} is not of {right[name]}" for name, end in ends.items() if end not in right[name]}
     assert wrong == {}
+    check_promises(hands, place.ledger())
     time.sleep(0.5)
     assert {hand.case.name: end_of(place, hand) for hand in hands} == ends
     finish_pending(place, hands)
+    place.ledger()
+
+
+EVENTS = {
+    "claim": {"claim"},
+    "start": {"start", "lease_expire"},
+    "complete": {"complete"},
+    "fail": {"fail", "lease_expire"},
+    "give up": {"runner_cancel"},
+    "cancel": {"cancel"},
+}
+"""What of the ledger makes an answer true: a job that is over already is acknowledged too."""
+
+
+def check_promises(hands: list[Hand], ledger: dict[str, list[Change]]) -> None:
+    for hand in hands:
+        happened = {event for event, *_ in ledger.get(hand.job or "", ())}
+        for act in hand.promised & EVENTS.keys():
+            assert happened & EVENTS[act], f"{hand.case.name}: {act} was answered, and there is {happened}"
 
 
 def take_up_all(hands: list[Hand]) -> None:
@@ -425,16 +335,6 @@ def during(hand: Hand, hit: threading.Barrier) -> None:
 
 def end_of(place: Place, hand: Hand) -> str:
     return "none" if hand.job is None else place.status(hand.job)
-
-
-def settle(place: Place, hands: list[Hand], deadline: float) -> None:
-    """Wait until every job that a runner had is over."""
-    while True:
-        going = [hand.case.name for hand in hands if end_of(place, hand) not in {*FINAL, "pending", "none"}]
-        if not going:
-            return
-        assert time.monotonic() < deadline, f"not over within the lease and five seconds: {going}"
-        time.sleep(0.2)
 
 
 def finish_pending(place: Place, hands: list[Hand]) -> None:

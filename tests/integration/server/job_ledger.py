@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from sqlalchemy import text
 
@@ -26,6 +28,9 @@ LEGAL = {
 """From where to where each event may take a job, written down from the documents and not from the program."""
 ENDS = {"complete", "fail", "runner_cancel", "lease_expire", "limit_expire"}
 
+Change: TypeAlias = tuple[str, int, int, int]
+"""Event, status before, status after, number of the lease."""
+
 
 async def check_ledger(store: Store) -> int:
     """Check the events of all jobs, and return how many events there are."""
@@ -33,10 +38,16 @@ async def check_ledger(store: Store) -> int:
         rows = await connection.execute(
             text("SELECT job_id, event, status_before, status_after, lease FROM job_events ORDER BY job_id, id")
         )
-        histories: defaultdict[object, list[tuple[str, int, int, int]]] = defaultdict(list)
+        histories: defaultdict[object, list[Change]] = defaultdict(list)
         for job, event, before, after, lease in rows:
             histories[job].append((event, before, after, lease))
         now = {row.id: row.status for row in await connection.execute(text("SELECT id, status FROM jobs"))}
+    check_histories(histories, now)
+    return sum(map(len, histories.values()))
+
+
+def check_histories(histories: Mapping[object, Sequence[Change]], now: Mapping[object, int]) -> None:
+    """Check what happened to each job, in order, against what its row says now."""
     for job, history in histories.items():
         status, lease = PENDING, 0
         for event, before, after, number in history:
@@ -53,4 +64,3 @@ async def check_ledger(store: Store) -> int:
         leases = [number for event, _, _, number in history if event in ENDS - {"complete"}]
         assert len(leases) == len(set(leases)), f"{job}: a lease ended twice"
     assert all(status == PENDING for job, status in now.items() if job not in histories)
-    return sum(map(len, histories.values()))
