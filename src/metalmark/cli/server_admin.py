@@ -70,7 +70,7 @@ def reset_key(
     database: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a user a new key; those the user has had so far stop working."""
+    """Give a user a new key; those the user has had so far stop working, and all sign-ins end."""
 
     async def work(store: Store) -> tuple[UserRecord, ApiKey, int]:
         from metalmark.server import reset_key

@@ -9,7 +9,7 @@ import typer
 from metalmark.cli.key import User, user_key_group
 from metalmark.cli.record_flags import NewName, NewSlug, OnlyName, Search, Truth, changes, truth_of
 from metalmark.cli.remote import Paging, group_of, remote_command
-from metalmark.cli.view import View, columns, listing, single
+from metalmark.cli.view import View, columns, done, listing, single
 
 if TYPE_CHECKING:
     from metalmark.client import ServerSession
@@ -46,3 +46,10 @@ async def update_user(
     """Change a user; --admin and --locked need an administrator."""
     body = changes({"name": name, "slug": slug, "email": email, "admin": truth_of(admin), "locked": truth_of(locked)})
     return single((await server.call("PATCH", "users", user, body=body)).value)
+
+
+@remote_command(app, "sign-out")
+async def sign_out(server: ServerSession, *, user: User) -> View:
+    """End all sign-ins of a user at once. Keys and tokens stay."""
+    await server.call("DELETE", "users", user, "sessions")
+    return done("all sign-ins are over")

@@ -18,6 +18,7 @@ from metalmark.store import (
     UserRecord,
     create_key,
     create_user,
+    end_sessions,
     find_user,
     find_user_by_email,
     record_act,
@@ -82,7 +83,7 @@ async def _user_named(connection: Connection, user: str) -> UserRecord:
 
 
 async def reset_key(store: Store, clock: Clock, user: str) -> tuple[UserRecord, ApiKey, int]:
-    """Give a user a new key in place of all keys so far.
+    """Give a user a new key in place of all keys and sign-ins so far.
 
     Args:
         store: The server's.
@@ -103,6 +104,7 @@ async def reset_key(store: Store, clock: Clock, user: str) -> tuple[UserRecord, 
         if found.locked:
             raise InputError("user", user, "the account is locked", hint="an administrator unlocks it first")
         revoked = await revoke_keys(connection, Holder.USER, owner_id=found.id, now=now)
+        await end_sessions(connection, user_id=found.id)
         key = await _new_key(connection, found, "reset by the operator", now)
         await record_act(connection, _act("user.reset_key", found.id, revoked=revoked), now=now)
         return found, key, revoked

@@ -11,7 +11,7 @@ import hashlib
 from metalmark.model import ApiKey, Forbidden, InputError, KeyKind, Unauthenticated, has_jwt_shape
 from metalmark.server.actor import Actor, Anonymous, ProjectKeyActor, UserActor, Via
 from metalmark.server.context import ServerContext
-from metalmark.server.signer import Audience
+from metalmark.server.signer import Audience, Claims
 from metalmark.store import Connection, Holder, KeyRecord, UserRecord, find_key_by_digest, find_user
 
 _SCHEME = "bearer"
@@ -75,7 +75,20 @@ async def _by_token(context: ServerContext, token: str) -> Actor:
             record = await _api_token(connection, token)
             _check(record, context)
         user = await find_user(connection, claims.subject_id)
-    return _user_actor(user, record)
+    actor = _user_actor(user, record)
+    if record is None:
+        check_epoch(claims, actor.user)
+    return actor
+
+
+def check_epoch(claims: Claims, user: UserRecord) -> None:
+    """Refuse a sign-in, or the confirmation of one, that was ended with all others of its user.
+
+    Raises:
+        Unauthenticated: It was.
+    """
+    if claims.epoch != user.session_epoch:
+        raise Unauthenticated("this sign-in was ended", hint="sign in again")
 
 
 def _user_actor(user: UserRecord | None, record: KeyRecord | None) -> UserActor:

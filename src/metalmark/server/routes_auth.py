@@ -15,6 +15,7 @@ from metalmark.server.caller import CurrentUser
 from metalmark.server.client_address import address_group
 from metalmark.server.config import SignUp
 from metalmark.server.context import CurrentContext, ServerContext
+from metalmark.server.credentials import check_epoch
 from metalmark.server.mail import confirmation_mail
 from metalmark.server.rate_limits import Limited
 from metalmark.server.signer import Audience
@@ -69,7 +70,8 @@ async def _join(connection: Connection, invite: InviteRecord, user_id: UUID, now
 
 
 async def _send_confirmation(context: ServerContext, user: UserRecord, *, new: bool) -> None:
-    token = context.signer.sign(Audience.CONFIRM, str(user.id), ttl_s=context.config.auth.confirmation_ttl_s)
+    ttl_s = context.config.auth.confirmation_ttl_s
+    token = context.signer.sign(Audience.CONFIRM, str(user.id), ttl_s=ttl_s, epoch=user.session_epoch)
     mail = confirmation_mail(user.email, new=new, console_url=context.config.console_url, token=token.text)
     await context.mailer.send(mail)
 
@@ -155,7 +157,9 @@ async def confirm(body: ConfirmBody, request: Request, context: CurrentContext) 
         raise NotFound("user", claims.subject_id)
     if user.locked:
         raise Forbidden("this account is locked", hint="ask an administrator of the server")
-    session = context.signer.sign(Audience.SESSION, str(user.id), ttl_s=context.config.auth.session_ttl_s)
+    check_epoch(claims, user)
+    ttl_s = context.config.auth.session_ttl_s
+    session = context.signer.sign(Audience.SESSION, str(user.id), ttl_s=ttl_s, epoch=user.session_epoch)
     return SessionBody(user=user_body(user), token=session.text, creation=session.issued, expiration=session.expires)
 
 

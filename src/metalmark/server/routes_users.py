@@ -12,7 +12,16 @@ from metalmark.server.caller import CurrentUser, ServerAdmin
 from metalmark.server.context import CurrentContext
 from metalmark.server.name_lists import WantedNames
 from metalmark.server.paging import RequestedPage, set_total
-from metalmark.store import Connection, UserChanges, UserRecord, find_user, list_users, record_act, update_user
+from metalmark.store import (
+    Connection,
+    UserChanges,
+    UserRecord,
+    end_sessions,
+    find_user,
+    list_users,
+    record_act,
+    update_user,
+)
 from metalmark.wire import ChangeUserBody, ResourceIdField, UserBody
 
 router = APIRouter(prefix="/v0/users", tags=["users"])
@@ -77,3 +86,16 @@ async def patch_user(
         return changed or found
 
     return user_body(await context.store.write(work))
+
+
+@router.delete("/{user}/sessions", operation_id="user_sessions_delete", status_code=204, summary="End all sign-ins")
+async def delete_sessions(user: ResourceIdField, actor: CurrentUser, request: Request, context: CurrentContext) -> None:
+    """End all sign-ins of a user at once, this one too. Keys and tokens stay: each is revoked by itself."""
+
+    async def work(connection: Connection) -> None:
+        found = await user_for(connection, actor, user)
+        await end_sessions(connection, user_id=found.id)
+        act = act_of(request, actor, "user.end_sessions", "user", found.id)
+        await record_act(connection, act, now=context.clock.now())
+
+    await context.store.write(work)

@@ -75,6 +75,8 @@ class Claims:
     """A user's or runner's identifier; of an invitation, the address."""
     issued: datetime
     expires: datetime
+    epoch: int = 0
+    """Of a sign-in or its confirmation: which of its user's epochs it belongs to."""
     invitation: Invitation | None = None
     pull: Pull | None = None
 
@@ -120,6 +122,7 @@ class Signer:
         subject: str,
         *,
         ttl_s: int,
+        epoch: int = 0,
         invitation: Invitation | None = None,
         pull: Pull | None = None,
     ) -> SignedToken:
@@ -139,6 +142,7 @@ class Signer:
             "org": organization,
             "state": None,
             "oci": None if pull is None else _document_of(pull),
+            "epoch": epoch,
         }
         header = {"typ": "JWT", "alg": _ALGORITHM}
         text = jws.serialize_compact(header, json.dumps(claims, separators=(",", ":")), self._keys[0])
@@ -183,6 +187,7 @@ def _claims(audience: Audience, document: Mapping[str, object]) -> Claims:
             subject=str(document["sub"]),
             issued=datetime.fromtimestamp(int(str(document["iat"])), UTC),
             expires=datetime.fromtimestamp(int(str(document["exp"])), UTC),
+            epoch=int(str(document.get("epoch", 0))),
             invitation=_invitation(organization) if isinstance(organization, dict) else None,
             pull=_pull(oci) if isinstance(oci, dict) else None,
         )

@@ -109,6 +109,7 @@ def _users(op: Operations) -> None:
         Column("email", Words(), nullable=False),
         Column("admin", Boolean(), nullable=False),
         Column("locked", Boolean(), nullable=False),
+        Column("session_epoch", Integer(), nullable=False),
         Column("created", Instant(), nullable=False),
         Column("modified", Instant(), nullable=False),
         PrimaryKeyConstraint("id", name="pk_users"),

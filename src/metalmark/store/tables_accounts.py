@@ -39,6 +39,8 @@ users = Table(
     Column("email", Words, nullable=False, unique=True),
     Column("admin", Boolean, nullable=False),
     Column("locked", Boolean, nullable=False),
+    # Goes up to end all sign-ins so far; each of them says which number it was given.
+    Column("session_epoch", Integer, nullable=False),
     created_column(),
     modified_column(),
     Index("ix_users_by_name", "name", "slug"),

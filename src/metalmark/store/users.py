@@ -29,6 +29,8 @@ class UserRecord:
     """Whether the user administers the server."""
     locked: bool
     """Whether the user is kept out, whatever the credential."""
+    session_epoch: int
+    """Which sign-ins are good: those that were given this number."""
     created: datetime
     modified: datetime
 
@@ -53,6 +55,7 @@ def _user(row: Row[Any]) -> UserRecord:
         email=Email(fields["email"]),
         admin=fields["admin"],
         locked=fields["locked"],
+        session_epoch=fields["session_epoch"],
         created=fields["created"],
         modified=fields["modified"],
     )
@@ -82,6 +85,7 @@ async def create_user(
         "email": email,
         "admin": admin or first,
         "locked": False,
+        "session_epoch": 0,
         "created": now,
         "modified": now,
     }
@@ -166,6 +170,12 @@ async def update_user(
     changed = update(users).where(users.c.id == user_id).values(**values, modified=now).returning(users)
     row = (await connection.execute(changed)).one_or_none()
     return None if row is None else _user(row)
+
+
+async def end_sessions(connection: AsyncConnection, *, user_id: UUID) -> None:
+    """End all sign-ins of a user so far, and those that were begun and not confirmed. Keys and tokens stay."""
+    following = users.c.session_epoch + 1
+    await connection.execute(update(users).where(users.c.id == user_id).values(session_epoch=following))
 
 
 async def _keep_an_admin(connection: AsyncConnection, user_id: UUID) -> None:

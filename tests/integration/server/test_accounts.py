@@ -15,7 +15,7 @@ from tests.integration.server.mailbox import Mailbox, running_mailbox
 from tests.integration.store.job_floor import Floor
 
 from metalmark.model import ApiKey, Email, JobStatus, KeyKind, ResourceName, UserName
-from metalmark.server import ServerContext
+from metalmark.server import ServerContext, reset_key
 from metalmark.store import (
     ActRecord,
     Connection,
@@ -173,6 +173,47 @@ def test_an_organization_without_members_is_claimed_once(open_server: tuple[Runn
     other = server.call(make)
     assert call(server, "POST", f"/v0/organizations/{other}/claim", {}, by=jwt).json()["claimed"] is not None
     assert call(server, "POST", f"/v0/organizations/{other}/claim", {}, by=jwt).status_code == 401
+
+
+def test_all_sign_ins_of_a_user_end_at_once_and_nothing_else(inviting: tuple[RunningServer, Mailbox]) -> None:
+    server, mailbox = inviting
+    assert sign_up(server, ADA, invite=invite(server, mailbox, ADA)).status_code == 202
+    jwts = [sign_in(server, mailbox, ADA) for _ in range(2)]
+    key = call(server, "POST", "/v0/users/ada/keys", {"name": "ci"}, by=jwts[0]).json()["key"]
+    assert call(server, "POST", "/v0/auth/login", {"email": ADA}, by=None).status_code == 202
+    mailed = mailbox.token(ADA)
+    assert call(server, "DELETE", "/v0/users/ada/sessions", by=jwts[1]).status_code == 204
+    for jwt in jwts:
+        refused = call(server, "GET", "/v0/organizations", by=jwt)
+        assert (refused.status_code, "ended" in refused.json()["message"]) == (401, True)
+    assert call(server, "POST", "/v0/auth/confirm", {"token": mailed}, by=None).status_code == 401, "mailed before"
+    assert call(server, "GET", "/v0/organizations", by=key).status_code == 200
+    again = sign_in(server, mailbox, ADA)
+    assert call(server, "GET", "/v0/organizations", by=again).status_code == 200
+    # By an administrator, and by a key of the user's own; by nobody else.
+    assert call(server, "DELETE", "/v0/users/ada/sessions").status_code == 204
+    assert call(server, "GET", "/v0/organizations", by=again).status_code == 401
+    again = sign_in(server, mailbox, ADA)
+    administrator = next(user["slug"] for user in call(server, "GET", "/v0/users").json() if user["slug"] != "ada")
+    assert call(server, "DELETE", f"/v0/users/{administrator}/sessions", by=again).status_code == 403
+    assert call(server, "DELETE", "/v0/users/nobody/sessions").status_code == 404
+    assert call(server, "DELETE", "/v0/users/ada/sessions", by=None).status_code == 401
+    assert call(server, "DELETE", "/v0/users/ada/sessions", by=key).status_code == 204
+    assert call(server, "GET", "/v0/organizations", by=again).status_code == 401
+
+
+def test_a_key_that_the_operator_resets_ends_all_sign_ins(inviting: tuple[RunningServer, Mailbox]) -> None:
+    server, mailbox = inviting
+    assert sign_up(server, ADA, invite=invite(server, mailbox, ADA)).status_code == 202
+    jwt = sign_in(server, mailbox, ADA)
+
+    async def reset(context: ServerContext) -> str:
+        _, key, _ = await reset_key(context.store, context.clock, "ada")
+        return key.text
+
+    key = server.call(reset)
+    assert call(server, "GET", "/v0/organizations", by=jwt).status_code == 401
+    assert call(server, "GET", "/v0/organizations", by=key).status_code == 200
 
 
 def test_who_is_locked_is_out_whatever_the_credential(open_server: tuple[RunningServer, Mailbox]) -> None:

@@ -70,7 +70,9 @@ async def test_any_revision_becomes_the_last_and_keeps_its_rows(empty_database_u
     values = {"id": new_id(), "name": "Ada", "slug": "ada", "email": "ada@example.com", "admin": True}
 
     async def add(connection: Connection) -> None:
-        await connection.execute(insert(users).values(**values, locked=False, created=NOW, modified=NOW))
+        await connection.execute(
+            insert(users).values(**values, locked=False, session_epoch=0, created=NOW, modified=NOW)
+        )
 
     async with await Store.open(empty_database_url, migrated=False) as store:
         assert await applied(store) == ()

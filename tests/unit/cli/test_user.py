@@ -13,6 +13,7 @@ from tests.unit.cli.scripted_server import ScriptedServer
             "update u --admin true --locked false --email a@x.org",
             ("PATCH", "/users/u", {}, {"email": "a@x.org", "admin": True, "locked": False}),
         ),
+        ("sign-out u", ("DELETE", "/users/u/sessions", {}, None)),
         ("key list u", ("GET", "/users/u/keys", {}, None)),
         ("key update u k --name n", ("PATCH", "/users/u/keys/k", {}, {"name": "n"})),
     ],

@@ -20,6 +20,7 @@ USER = UserRecord(
     email=Email("ada@example.com"),
     admin=True,
     locked=False,
+    session_epoch=0,
     created=NOW,
     modified=NOW,
 )
