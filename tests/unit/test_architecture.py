@@ -95,7 +95,6 @@ TESTED_ELSEWHERE = {
     "server/job_desk.py": "tests/integration/server/channel/test_own.py",
     "server/large_output.py": "tests/integration/server/channel/test_own.py",
     "server/orphan_sweep.py": "tests/integration/server/test_orphan_sweep.py",
-    "server/own_claims.py": "tests/integration/server/channel/test_own.py",
     "server/output_sweep.py": "tests/integration/server/channel/test_output.py",
     "server/permission.py": "tests/integration/server/test_permission.py",
     "server/project_removal.py": "tests/integration/server/test_accounts.py",

@@ -190,6 +190,19 @@ async def test_a_claim_that_was_not_handed_over_is_nobodys_retry(bench: Bench) -
     assert (await bench.find(second.job)).status is JobStatus.CLAIMED
 
 
+@pytest.mark.parametrize("event", [JobEvent.REQUEUE, JobEvent.LEASE_EXPIRE])
+async def test_a_job_that_waits_again_is_announced_to_waiting_runners(bench: Bench, event: JobEvent) -> None:
+    claimed = await bench.claimed(retry_allowed=True)
+    with bench.store.notices.subscribe([NoticeKind.JOB_PENDING]) as notices:
+        if event is JobEvent.REQUEUE:
+            await bench.move(claimed.job, event, holder=holder_of(claimed))
+        else:
+            await bench.store.write(lambda c: expire_job(c, claimed.job, now=later(90)))
+        assert (await bench.find(claimed.job)).status is JobStatus.PENDING
+        with anyio.fail_after(30):
+            assert (await anext(aiter(notices))).subject == bench.spec_id
+
+
 async def test_deadlines_of_claimed_jobs(bench: Bench) -> None:
     silent = await bench.claimed()
     again = await bench.claimed(retry_allowed=True)

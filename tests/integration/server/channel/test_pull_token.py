@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 from tests.integration.server.channel.conftest import Rack
 from tests.integration.server.channel.test_own import greeted
 
 from metalmark.model import JobEvent, Unauthenticated
 from metalmark.server.pull_token import pull_of
 from metalmark.server.signer import Audience, Pull, PullLease
+from metalmark.store.tables import jobs
 
 
 def pulls(rack: Rack, token: str) -> Pull | None:
@@ -41,6 +45,24 @@ def test_a_token_is_good_until_its_job_is_over(racks: Rack) -> None:
         else:
             racks.move(job, JobEvent.CANCEL)
         assert pulls(racks, token) is None, ending
+
+
+def test_a_token_ends_with_its_lease_before_anybody_has_noticed(racks: Rack) -> None:
+    spec = racks.own_spec()
+    runner, job = racks.runner(spec=spec), racks.submit(spec)
+    token = runner.ready()["oci_token"]
+    assert pulls(racks, token) is not None
+
+    async def run_out(context: Any) -> None:
+        past = context.clock.now() - timedelta(seconds=1)
+        await context.store.write(
+            lambda connection: connection.execute(update(jobs).where(jobs.c.id == UUID(job)).values(lease_expires=past))
+        )
+
+    # As while the server that would end the lease is stopped.
+    racks.call(run_out)
+    assert racks.job(job).status.is_active
+    assert pulls(racks, token) is None
 
 
 def test_a_token_of_an_earlier_lease_is_over(racks: Rack) -> None:
