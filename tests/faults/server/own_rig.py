@@ -89,15 +89,19 @@ class Rig:
         self.runner, self.spec = place.runner(name)
         self.lives: list[Life] = []
         for case in cases:
-            job = place.submit(self.spec, retry=case.retry)
-            assert job is not None
-            self.lives.append(Life(case=case, job=job))
+            self.add(case)
         self._channel: RawChannel | None = None
         self._number = 0
         self._received = 0
         self._asked: dict[int, tuple[Life | None, str]] = {}
         self._answers: dict[int, dict[str, Any]] = {}
         self._beat_s = 0.0
+
+    def add(self, case: Case, *, spec: str = "", **asked: object) -> None:
+        """Submit another job, of the runner's spec if no other is named."""
+        job = self.place.submit(spec or self.spec, retry=case.retry, **asked)
+        assert job is not None
+        self.lives.append(Life(case=case, job=job))
 
     def connect(self, *, seconds: float = 20) -> None:
         """Open the channel and say hello; the server says which leases are still held."""

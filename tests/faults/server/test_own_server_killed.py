@@ -48,6 +48,8 @@ ACTS = [
     ("running", "fault", True),
     ("running", "cancel", False),
 ]
+ANSWERED = {("claimed", "fault"), *(("running", act) for act in ("complete", "fail", "give up", "cancel", "output"))}
+"""What is tried after its answer too, without `METALMARK_SOAK`."""
 UPLOADS = ["in mid-body", "before the answer", "answered"]
 IDLE = {"phase", "start", "heartbeat"}
 """Acts of which one each stands for all that a runner has not done yet."""
@@ -80,7 +82,9 @@ def cases(*, soak: bool, lives_on: bool) -> list[Case]:
         Case(reach=reach, act=act, moment=moment, retry=retry)
         for reach, act, retry in ACTS
         for moment in ("before", "during", "after")
-        if moment != "before" or act in IDLE or (soak and lives_on)
+        if moment == "during"
+        or (moment == "before" and (act in IDLE or (soak and lives_on)))
+        or (moment == "after" and (soak or (reach, act) in ANSWERED))
     ]
     if lives_on:
         found += [Case(reach="running", act="upload", moment=moment) for moment in UPLOADS]
@@ -100,6 +104,8 @@ def claims(*, soak: bool) -> list[Case]:
 def test_every_job_of_a_connection_ends_once_and_rightly(place: Place, fault: str, soak: bool) -> None:
     if place.cluster is None and "database" in fault:
         pytest.skip("SQLite is in the server's own process")
+    if place.cluster is not None and fault == "stop the server" and not soak:
+        pytest.skip("as with SQLite; with the full counts only (METALMARK_SOAK)")
     for turn in range(20 if soak else 1):
         pause_s = random.uniform(0, 0.05)
         print(f"turn {turn}: {fault}, {pause_s:.4f} s after the last message")  # noqa: T201 - shown when it fails

@@ -48,6 +48,11 @@ class Case:
     """Whether the runner lives on and delivers its results."""
 
     @property
+    def retry(self) -> bool:
+        """Whether the job may go back to the queue. One whose benchmark has not begun does when its runner is lost."""
+        return (self.reach, self.act) == ("claimed", "heartbeat")
+
+    @property
     def name(self) -> str:
         return f"{self.act} of {self.reach}, {self.moment}, {'delivers' if self.delivers else 'dead'}"
 
@@ -55,6 +60,7 @@ class Case:
 TRANSITIONS = [
     ("new", "submit"),
     ("pending", "claim"),
+    ("claimed", "heartbeat"),
     ("claimed", "start"),
     ("claimed", "complete"),
     ("claimed", "fail"),
@@ -105,7 +111,8 @@ def allowed(case: Case, promised: set[str]) -> set[str]:
         "start": {"failed"},
         "heartbeat": {"failed"},
     }[case.act]
-    return unknown | ({"processed"} if case.delivers else set())
+    lost = {"pending"} if case.retry else unknown
+    return lost | ({"processed"} if case.delivers else set())
 
 
 @dataclass(kw_only=True)
@@ -149,7 +156,7 @@ class Hand:
         return received
 
     def submit(self) -> None:
-        self.job = self.place.submit(self.spec)
+        self.job = self.place.submit(self.spec, retry=self.case.retry)
         if self.job is not None:
             self.promised.add("submit")
 
