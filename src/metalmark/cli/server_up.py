@@ -114,6 +114,8 @@ def check(
         place = read_place(config, server__bind=bind, database=database, storage=storage)
     except ConfigFaults as error:
         if not as_json:
+            # Its hint names the command that just ran.
+            error.hint = ""
             raise
         faults = [{"where": fault.where, "why": fault.why} for fault in error.faults]
         typer.echo(json.dumps({"errors": faults}, indent=2))

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from metalmark.cli.server import app
 from metalmark.model import Conflict, InputError, NotFound, StableError
+from metalmark.server import ConfigFaults
 from metalmark.system import try_locked
 from metalmark.testing.running_server import running_server
 
@@ -109,6 +110,9 @@ def test_a_configuration_is_checked_without_starting_anything(tmp_path: Path) ->
         "auth.signup",
         "server.bind",
     ]
+    with pytest.raises(ConfigFaults) as caught:
+        run("config", "check", "--config", str(file))
+    assert caught.value.hint == "", "it would name the very command"
     file.write_text('database = "postgresql://me:hunter2@host/x"\n')
     shown = json.loads(run("config", "check", "--config", str(file), "--json"))["configuration"]
     assert shown["database"] == "postgresql://me:********@host/x"
