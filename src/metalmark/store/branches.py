@@ -11,9 +11,10 @@ from sqlalchemy import Row, Select, and_, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import BranchName, Conflict, Slug, new_id, slug_for
+from metalmark.store.changes import archived_at, given
 from metalmark.store.heads import HEAD_COLUMNS, HEADS, HeadRecord, StartPoint, begin_head, find_head, head_of
 from metalmark.store.page import Page
-from metalmark.store.selection import EVERYTHING, Selection, selected_rows
+from metalmark.store.selection import EVERYTHING, Selection, is_called, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import branches, heads, reports
 
@@ -63,12 +64,7 @@ async def find_branch(
     connection: AsyncConnection, *, project_id: UUID, identifier: UUID | Slug | BranchName
 ) -> BranchRecord | None:
     """Return the branch of a UUID, slug or name, archived or not. What is no slug is a name."""
-    if isinstance(identifier, UUID):
-        named = branches.c.id == identifier
-    elif isinstance(identifier, Slug):
-        named = branches.c.slug == identifier
-    else:
-        named = branches.c.name == identifier
+    named = is_called(branches, identifier)
     row = (await connection.execute(_branches.where(and_(branches.c.project_id == project_id, named)))).one_or_none()
     return None if row is None else branch_of(row)
 
@@ -138,11 +134,8 @@ async def update_branch(
     Raises:
         Conflict: The name or slug is taken.
     """
-    values: dict[str, Any] = {"modified": now}
-    values |= {} if changes.name is None else {"name": changes.name}
-    values |= {} if changes.slug is None else {"slug": changes.slug}
-    values |= {} if changes.archived is None else {"archived": now if changes.archived else None}
-    await connection.execute(update(branches).where(branches.c.id == branch_id).values(**values))
+    values = given(name=changes.name, slug=changes.slug) | archived_at(now, archived=changes.archived)
+    await connection.execute(update(branches).where(branches.c.id == branch_id).values(**values, modified=now))
     row = (await connection.execute(_branches.where(branches.c.id == branch_id))).one_or_none()
     return None if row is None else branch_of(row)
 

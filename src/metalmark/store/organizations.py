@@ -11,8 +11,9 @@ from sqlalchemy import Row, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import OrganizationRole, ResourceId, ResourceName, Slug, new_id, slug_for
+from metalmark.store.changes import given
 from metalmark.store.page import Page
-from metalmark.store.selection import EVERYTHING, Selection, selected_rows
+from metalmark.store.selection import EVERYTHING, Selection, is_called, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import organization_roles, organizations, projects
 
@@ -80,8 +81,7 @@ async def create_organization(
 
 async def find_organization(connection: AsyncConnection, identifier: ResourceId) -> OrganizationRecord | None:
     """Return the organization of a UUID or slug, unless it is deleted."""
-    by_id = isinstance(identifier, UUID)
-    named = organizations.c.id == identifier if by_id else organizations.c.slug == identifier
+    named = is_called(organizations, identifier)
     row = (await connection.execute(select(organizations, _claimed).where(and_(named, _there)))).one_or_none()
     return None if row is None else _organization(row)
 
@@ -111,11 +111,9 @@ async def update_organization(
     Raises:
         Conflict: The slug is taken.
     """
-    values: dict[str, Any] = {"modified": now}
-    values |= {} if name is None else {"name": name}
-    values |= {} if slug is None else {"slug": slug}
     named = and_(organizations.c.id == organization_id, _there)
-    await connection.execute(update(organizations).where(named).values(**values))
+    values = given(name=name, slug=slug)
+    await connection.execute(update(organizations).where(named).values(**values, modified=now))
     return await find_organization(connection, organization_id)
 
 

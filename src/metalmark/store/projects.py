@@ -21,9 +21,10 @@ from metalmark.model import (
     new_id,
     slug_for,
 )
+from metalmark.store.changes import given
 from metalmark.store.members import give_project_role
 from metalmark.store.page import Page
-from metalmark.store.selection import EVERYTHING, Selection, selected_rows
+from metalmark.store.selection import EVERYTHING, Selection, is_called, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import jobs, organization_roles, project_roles, projects, reports
 
@@ -142,7 +143,7 @@ async def create_project(
 
 async def find_project(connection: AsyncConnection, identifier: ResourceId) -> ProjectRecord | None:
     """Return the project of a UUID or slug, unless it is deleted."""
-    named = projects.c.id == identifier if isinstance(identifier, UUID) else projects.c.slug == identifier
+    named = is_called(projects, identifier)
     row = (await connection.execute(select(projects, _claimed).where(and_(named, _there)))).one_or_none()
     return None if row is None else _project(row)
 
@@ -185,12 +186,12 @@ async def update_project(
     Raises:
         Conflict: The name or slug is taken.
     """
-    values: dict[str, Any] = {"modified": now}
-    wanted = (("name", changes.name), ("slug", changes.slug), ("url", changes.url), ("visibility", changes.visibility))
-    values |= {name: str(value) for name, value in wanted if value is not None}
+    visibility = None if changes.visibility is None else changes.visibility.value
+    values = given(name=changes.name, slug=changes.slug, url=changes.url, visibility=visibility)
     if changes.clear_url:
         values["url"] = None
-    await connection.execute(update(projects).where(and_(projects.c.id == project_id, _there)).values(**values))
+    named = and_(projects.c.id == project_id, _there)
+    await connection.execute(update(projects).where(named).values(**values, modified=now))
     return await find_project(connection, project_id)
 
 

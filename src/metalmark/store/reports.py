@@ -16,6 +16,7 @@ from metalmark.store.branches import BranchRecord
 from metalmark.store.heads import HEAD_COLUMNS, HEADS, VersionRecord, drop_unused_version, head_of, version_of
 from metalmark.store.notices import Notice, NoticeKind, announce
 from metalmark.store.page import Page, rows_of
+from metalmark.store.selection import is_called
 from metalmark.store.specs import SpecRecord, spec_of
 from metalmark.store.tables import branches, heads, jobs, reports, specs, testbeds, users, versions
 from metalmark.store.testbeds import TestbedRecord
@@ -200,18 +201,6 @@ async def find_report_by_key(
     return None if row is None else _report(row)
 
 
-def _is_branch(identifier: UUID | Slug | BranchName) -> ColumnElement[bool]:
-    if isinstance(identifier, UUID):
-        return branches.c.id == identifier
-    return (branches.c.slug if isinstance(identifier, Slug) else branches.c.name) == identifier
-
-
-def _is_testbed(identifier: UUID | Slug | ResourceName) -> ColumnElement[bool]:
-    if isinstance(identifier, UUID):
-        return testbeds.c.id == identifier
-    return (testbeds.c.slug if isinstance(identifier, Slug) else testbeds.c.name) == identifier
-
-
 def reports_query(*, project_id: UUID, wanted: ReportFilter, descending: bool = True) -> Select[Any]:
     """The query of a list of a project's reports, by start, end and creation."""
     archived = or_(branches.c.archived.is_not(None), testbeds.c.archived.is_not(None))
@@ -219,9 +208,9 @@ def reports_query(*, project_id: UUID, wanted: ReportFilter, descending: bool = 
     query = select(*_columns).select_from(_joined).where(reports.c.project_id == project_id)
     query = query.where(archived if wanted.archived else present)
     if wanted.branch is not None:
-        query = query.where(_is_branch(wanted.branch))
+        query = query.where(is_called(branches, wanted.branch))
     if wanted.testbed is not None:
-        query = query.where(_is_testbed(wanted.testbed))
+        query = query.where(is_called(testbeds, wanted.testbed))
     if wanted.not_before is not None:
         query = query.where(reports.c.start_time >= wanted.not_before)
     if wanted.not_after is not None:

@@ -13,9 +13,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Capabilities, Conflict, ResourceId, ResourceName, Slug, new_id, slugify
+from metalmark.store.changes import archived_at, given
 from metalmark.store.notices import Notice, NoticeKind, announce
 from metalmark.store.page import Page
-from metalmark.store.selection import EVERYTHING, Selection, selected_rows
+from metalmark.store.selection import EVERYTHING, Selection, is_called, selected_rows
 from metalmark.store.specs import SpecRecord, spec_of
 from metalmark.store.tables import runner_capabilities, runner_specs, runners, specs
 
@@ -89,8 +90,7 @@ async def create_runner(
 
 async def find_runner(connection: AsyncConnection, identifier: ResourceId) -> RunnerRecord | None:
     """Return the runner of a UUID or slug, archived ones too."""
-    named = runners.c.id == identifier if isinstance(identifier, UUID) else runners.c.slug == identifier
-    return await _find(connection, named)
+    return await _find(connection, is_called(runners, identifier))
 
 
 async def find_runner_by_slug(connection: AsyncConnection, slug: str) -> RunnerRecord | None:
@@ -132,11 +132,7 @@ async def update_runner(
     Raises:
         Conflict: The slug is taken.
     """
-    values: dict[str, Any] = {
-        field: value for field, value in (("name", changes.name), ("slug", changes.slug)) if value is not None
-    }
-    if changes.archived is not None:
-        values["archived"] = now if changes.archived else None
+    values = given(name=changes.name, slug=changes.slug) | archived_at(now, archived=changes.archived)
     return await _change(connection, runner_id, **values, modified=now)
 
 

@@ -1,4 +1,4 @@
-"""Lists of things that have names: which of them are wanted, and in which order."""
+"""Things that have names: which one is meant, or which of a list are wanted, and in which order."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Row, Select, Table, false, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from metalmark.model import Slug
 from metalmark.store.columns import id_text
 from metalmark.store.page import Page, rows_of
 
@@ -63,6 +64,13 @@ async def selected_rows(
     order = by_name if wanted.order is ListOrder.NAME else (columns.created, columns.id)
     ordered = query.order_by(*(column.desc() if wanted.descending else column for column in order))
     return await rows_of(connection, ordered, page)
+
+
+def is_called(table: Table, identifier: UUID | str) -> ColumnElement[bool]:
+    """Return the condition that a thing has this UUID, slug or, if it is neither, name."""
+    if isinstance(identifier, UUID):
+        return table.c.id == identifier
+    return (table.c.slug if isinstance(identifier, Slug) else table.c.name) == identifier
 
 
 def _matches(

@@ -11,9 +11,10 @@ from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Conflict, Demand, ResourceId, ResourceName, Slug, new_id, slug_for
+from metalmark.store.changes import archived_at, given
 from metalmark.store.notices import Notice, NoticeKind, announce
 from metalmark.store.page import Page
-from metalmark.store.selection import EVERYTHING, Selection, selected_rows
+from metalmark.store.selection import EVERYTHING, Selection, is_called, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import jobs, runner_specs, specs, testbeds
 
@@ -104,7 +105,7 @@ async def create_spec(
 
 async def find_spec(connection: AsyncConnection, identifier: ResourceId) -> SpecRecord | None:
     """Return the spec of a UUID or slug, archived ones too."""
-    named = specs.c.id == identifier if isinstance(identifier, UUID) else specs.c.slug == identifier
+    named = is_called(specs, identifier)
     row = (await connection.execute(select(specs).where(named))).one_or_none()
     return None if row is None else spec_of(row)
 
@@ -135,21 +136,15 @@ async def update_spec(
     Raises:
         Conflict: The slug is taken.
     """
-    values: dict[str, Any] = {
-        field: value
-        for field, value in (("name", changes.name), ("slug", changes.slug), ("anonymous", changes.anonymous))
-        if value is not None
-    }
+    values = given(name=changes.name, slug=changes.slug, anonymous=changes.anonymous)
+    values |= archived_at(now, archived=changes.archived)
     if changes.archived:
-        values |= {"archived": now, "fallback": None}
+        values["fallback"] = None
         await connection.execute(update(testbeds).where(testbeds.c.spec_id == spec_id).values(spec_id=None))
-    else:
-        if changes.archived is False:
-            values["archived"] = None
-        if changes.fallback is not None:
-            if changes.fallback and await _exists(connection, spec_id):
-                await _clear_fallback(connection)
-            values["fallback"] = now if changes.fallback else None
+    elif changes.fallback is not None:
+        if changes.fallback and await _exists(connection, spec_id):
+            await _clear_fallback(connection)
+        values["fallback"] = now if changes.fallback else None
     changed = update(specs).where(specs.c.id == spec_id).values(**values, modified=now).returning(specs)
     row = (await connection.execute(changed)).one_or_none()
     if row is None:

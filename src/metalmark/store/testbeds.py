@@ -11,8 +11,9 @@ from sqlalchemy import Row, and_, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Conflict, NotFound, ResourceName, Slug, new_id, slug_for
+from metalmark.store.changes import archived_at, given
 from metalmark.store.page import Page
-from metalmark.store.selection import EVERYTHING, Selection, selected_rows
+from metalmark.store.selection import EVERYTHING, Selection, is_called, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import reports, testbeds
 
@@ -66,12 +67,7 @@ async def find_testbed(
     connection: AsyncConnection, *, project_id: UUID, identifier: UUID | Slug | ResourceName
 ) -> TestbedRecord | None:
     """Return the testbed of a UUID, slug or name, archived or not. What is no slug is a name."""
-    if isinstance(identifier, UUID):
-        named = testbeds.c.id == identifier
-    elif isinstance(identifier, Slug):
-        named = testbeds.c.slug == identifier
-    else:
-        named = testbeds.c.name == identifier
+    named = is_called(testbeds, identifier)
     query = select(testbeds).where(and_(testbeds.c.project_id == project_id, named))
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else _testbed(row)
@@ -134,12 +130,11 @@ async def update_testbed(
     Raises:
         Conflict: The name or slug is taken.
     """
-    values: dict[str, Any] = {"modified": now}
-    values |= {} if changes.name is None else {"name": changes.name}
-    values |= {} if changes.slug is None else {"slug": changes.slug}
-    values |= {} if changes.spec_id is None and not changes.clear_spec else {"spec_id": changes.spec_id}
-    values |= {} if changes.archived is None else {"archived": now if changes.archived else None}
-    changed = update(testbeds).where(testbeds.c.id == testbed_id).values(**values).returning(*testbeds.c)
+    values = given(name=changes.name, slug=changes.slug, spec_id=changes.spec_id)
+    values |= archived_at(now, archived=changes.archived)
+    if changes.clear_spec:
+        values["spec_id"] = changes.spec_id
+    changed = update(testbeds).where(testbeds.c.id == testbed_id).values(**values, modified=now).returning(*testbeds.c)
     row = (await connection.execute(changed)).one_or_none()
     return None if row is None else _testbed(row)
 

@@ -11,8 +11,9 @@ from sqlalchemy import Row, and_, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Conflict, Email, OrganizationRole, ResourceId, Slug, UserName, new_id, slug_for
+from metalmark.store.changes import given
 from metalmark.store.page import Page
-from metalmark.store.selection import EVERYTHING, Selection, selected_rows
+from metalmark.store.selection import EVERYTHING, Selection, is_called, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import organization_roles, organizations, users
 
@@ -127,7 +128,7 @@ async def any_user(connection: AsyncConnection) -> bool:
 
 async def find_user(connection: AsyncConnection, identifier: ResourceId) -> UserRecord | None:
     """Return the user of a UUID or slug."""
-    named = users.c.id == identifier if isinstance(identifier, UUID) else users.c.slug == identifier
+    named = is_called(users, identifier)
     row = (await connection.execute(select(users).where(named))).one_or_none()
     return None if row is None else _user(row)
 
@@ -154,17 +155,9 @@ async def update_user(
     Raises:
         Conflict: The slug or address is taken, or nobody would be left to administer the server.
     """
-    values: dict[str, Any] = {
-        name: value
-        for name, value in (
-            ("name", changes.name),
-            ("slug", changes.slug),
-            ("email", changes.email),
-            ("admin", changes.admin),
-            ("locked", changes.locked),
-        )
-        if value is not None
-    }
+    values = given(
+        name=changes.name, slug=changes.slug, email=changes.email, admin=changes.admin, locked=changes.locked
+    )
     if changes.admin is False or changes.locked:
         await _keep_an_admin(connection, user_id)
     changed = update(users).where(users.c.id == user_id).values(**values, modified=now).returning(users)
