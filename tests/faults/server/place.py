@@ -39,6 +39,8 @@ class Place:
     lease_s: float
     key: str = ""
     project: str = ""
+    back_s: float = 0.0
+    """When the last fault was over, by the monotonic clock."""
 
     def call(
         self, method: str, path: str, body: object = None, *, key: str = "", seconds: float = 15
@@ -118,11 +120,13 @@ class Place:
     def kill_server(self, for_s: float) -> None:
         self.server.kill()
         time.sleep(for_s)
+        self.back_s = time.monotonic()
         self.server.start()
 
     def stop_server(self, for_s: float) -> None:
         self.server.suspend()
         time.sleep(for_s)
+        self.back_s = time.monotonic()
         self.server.resume()
 
     def kill_database(self, for_s: float) -> None:
