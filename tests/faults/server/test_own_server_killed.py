@@ -31,8 +31,8 @@ LASTS_S = {
     "stop the database": STOPPED_S,
 }
 QUICK_S = {"kill the server": LEASE_S - 1, "stop the server": 1.5}
-"""Within which a runner that comes back is sure of its leases: a server gives them anew at its start, and listens for two
-seconds to what was said while it was stopped."""
+"""Within which a runner that comes back is sure of its leases: a server gives them anew at its start, and listens for
+two seconds to what was said while it was stopped."""
 ACTS = [
     ("claimed", "phase", True),
     ("claimed", "start", False),
