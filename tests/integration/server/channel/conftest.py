@@ -143,7 +143,10 @@ def rack(folder: Path, database: str, *, storage: str | None = None, **settings:
             return floor, await floor.spec("shared")
 
         floor, spec = server.call(lay)
-        yield Rack(server, floor, spec)
+        try:
+            yield Rack(server, floor, spec)
+        finally:
+            _hang_up()
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
@@ -176,5 +179,9 @@ def hasty(database_url: str, tmp_path: Path) -> Iterator[Rack]:
 def _hung_up() -> Iterator[None]:
     """No test leaves a connection open."""
     yield
+    _hang_up()
+
+
+def _hang_up() -> None:
     while _RUNNERS:
         _RUNNERS.pop().disconnect()
