@@ -302,7 +302,7 @@ def test_a_close_of_the_runner_is_answered(racks: Rack) -> None:
 def test_a_second_connection_leaves_a_first_that_answers_and_ends_one_that_does_not(
     racks: Rack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metalmark.server.channels.PONG_WITHIN_S", 1.5)
+    monkeypatch.setattr("metalmark.server.channels.PONG_WITHIN_S", 4.0)
     runner = racks.runner(poll_timeout_s=30)
     with (
         raw_channel(racks.server.url, runner.runner, runner.key) as first,
