@@ -88,7 +88,8 @@ async def take_in(blobs: Blobs, upload: Upload, offset: int, body: AsyncIterator
     return arrived
 
 
-async def _in_parts(body: AsyncIterator[bytes], room: int, *, announced: int) -> AsyncIterator[bytes]:
+async def _in_parts(body: AsyncIterator[bytes], room: int, *, announced: int) -> AsyncIterator[bytearray]:
+    # Not a list: whoever sends single bytes would have each of them kept as an object.
     pending = bytearray()
     try:
         async for piece in body:
@@ -97,15 +98,15 @@ async def _in_parts(body: AsyncIterator[bytes], room: int, *, announced: int) ->
                 raise TooLarge("the upload", announced, hint="it is longer than it was announced")
             pending += piece
             if len(pending) >= PART_BYTES:
-                yield bytes(pending)
-                pending.clear()
+                yield pending
+                pending = bytearray()
     except (ClientDisconnect, HTTPException):
         # The connection broke, or brought nothing more in time: what came is kept, and the rest may come later.
         if pending:
-            yield bytes(pending)
+            yield pending
         raise
     if pending:
-        yield bytes(pending)
+        yield pending
 
 
 async def _finish(blobs: Blobs, upload: Upload) -> None:

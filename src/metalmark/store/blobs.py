@@ -89,7 +89,7 @@ class Blobs:
         """Return blobs that end with the process, for tests."""
         return cls(MemoryStore())
 
-    async def put(self, key: str, data: bytes | AsyncIterator[bytes], *, durable: bool = True) -> int:
+    async def put(self, key: str, data: bytes | bytearray | AsyncIterator[bytes], *, durable: bool = True) -> int:
         """Store a blob, in place of one that is there, and return its size in bytes.
 
         When the iterator raises, nothing is stored and its error goes on.
@@ -102,7 +102,7 @@ class Blobs:
         Raises:
             StoreUnavailable: It could not be written; nothing of it is there.
         """
-        content = data if isinstance(data, bytes) else _Counted(data)
+        content = data if isinstance(data, (bytes, bytearray)) else _Counted(data)
         try:
             with _told(key):
                 await obstore.put_async(self._backend, _checked(key), content, chunk_size=_PART_BYTES)
@@ -151,6 +151,9 @@ class Blobs:
             StoreUnavailable: It could not be read.
         """
         with _told(key):
+            if self._folder is not None:
+                # The library would hand it over in memory of its own, and copying that is most of the work.
+                return await in_thread(_read, self._folder / _checked(key), key, limit_bytes)
             result = await obstore.get_async(self._backend, _checked(key))
             if limit_bytes is not None and result.meta["size"] > limit_bytes:
                 raise TooLarge(f"blob {key}", limit_bytes)
@@ -271,6 +274,13 @@ def _checked(key: str) -> str:
     return key
 
 
+def _read(path: Path, key: str, limit_bytes: int | None) -> bytes:
+    with path.open("rb") as stream:
+        if limit_bytes is not None and os.fstat(stream.fileno()).st_size > limit_bytes:
+            raise TooLarge(f"blob {key}", limit_bytes)
+        return stream.read()
+
+
 def _synced(folder: Path, key: str) -> None:
     path = folder / key
     with path.open("rb") as stream:
@@ -287,14 +297,15 @@ def _require(found: str, checksum: str) -> None:
 
 
 def _joined(parts: Sequence[Path], target: Path, folder: Path, checksum: str) -> bool:
-    hasher = hashlib.sha256()
+    hasher, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK_BYTES))
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with published(target) as stream:
             for part in parts:
-                content = part.read_bytes()
-                hasher.update(content)
-                stream.write(content)
+                with part.open("rb", buffering=0) as source:
+                    while read := source.readinto(buffer):
+                        hasher.update(buffer[:read])
+                        stream.write(buffer[:read])
             _require(hasher.hexdigest(), checksum)
     except DigestMismatch:
         return False
