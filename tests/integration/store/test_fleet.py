@@ -219,7 +219,7 @@ async def test_the_specs_of_a_runner_come_in_the_order_they_were_added(store: St
 
     with store.notices.subscribe([NoticeKind.RUNNER_CHANGED], subject=machine.id) as told:
         await store.write(add)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await anext(told)
     await change(store, made[2], archived=True)
     async with store.read() as connection:

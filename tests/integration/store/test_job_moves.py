@@ -180,7 +180,7 @@ async def test_a_claim_that_was_not_handed_over_is_nobodys_retry(bench: Bench) -
     claimed = await bench.claimed()
     with bench.store.notices.subscribe([NoticeKind.JOB_PENDING]) as notices:
         await bench.store.write(lambda c: return_claim(c, claimed.job, holder=holder_of(claimed), now=NOW))
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             assert (await anext(aiter(notices))).subject == bench.spec_id
     found = await bench.find(claimed.job)
     assert (found.status, found.retries, found.runner, found.lease) == (JobStatus.PENDING, 0, None, 1)

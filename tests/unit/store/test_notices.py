@@ -89,7 +89,7 @@ async def test_nothing_stays_of_a_subscription_that_is_over() -> None:
 
 async def test_a_waiting_reader_wakes_up() -> None:
     notices = Notices()
-    with notices.subscribe([NoticeKind.JOB_CHANGED]) as subscription, anyio.fail_after(5):
+    with notices.subscribe([NoticeKind.JOB_CHANGED]) as subscription, anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(anyio.lowlevel.checkpoint)
             tasks.start_soon(_deliver, notices)

@@ -29,7 +29,7 @@ def rotate(rack: Rack, runner: PublicRunner) -> None:
 
 
 def why_closed(channel: RawChannel) -> tuple[int | None, str]:
-    frame = channel.closed(within_s=10)
+    frame = channel.closed(within_s=30)
     return frame.close_code, frame.payload[2:].decode()
 
 

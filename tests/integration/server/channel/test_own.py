@@ -411,9 +411,9 @@ def test_a_silent_runner_loses_its_connection_and_its_job(hasty: Rack) -> None:
     with greeted(hasty, hasty.runner(spec=spec)) as own:
         own.want(1)
         own.tell(event="running", **own.take())
-        told = [own.channel.frame(within_s=15)]
+        told = [own.channel.frame(within_s=30)]
         while told[-1].opcode != CLOSE:
-            told.append(own.channel.frame(within_s=15))
+            told.append(own.channel.frame(within_s=30))
         # The timer of leases may be a moment before the channel's: then the runner is told to stop first.
         assert {json.loads(frame.payload)["event"] for frame in told if frame.opcode == TEXT} <= {"cancel"}
         assert (told[-1].close_code, told[-1].close_reason) == (1000, '"heartbeat_timeout"')

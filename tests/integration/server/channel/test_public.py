@@ -224,7 +224,7 @@ def test_a_canceled_job_is_told_with_the_next_message(
 ) -> None:
     runner, job = held
     racks.move(job, JobEvent.CANCEL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (answer := (runner.heartbeat if message == "heartbeat" else runner.running)())["event"] == "ack":
         assert time.monotonic() < deadline
     assert answer == {"event": "cancel"}
@@ -315,7 +315,7 @@ def test_a_second_connection_leaves_a_first_that_answers_and_ends_one_that_does_
         # The third one makes the server ask both; only the second is silent.
         with raw_channel(racks.server.url, runner.runner, runner.key) as third:
             first.send_frame(PONG, first.frame().payload)
-            closed = second.closed(within_s=15)
+            closed = second.closed(within_s=30)
             assert closed.close_code == 4409
             third.say(event="ready", poll_timeout=1)
             assert third.hear() == {"event": "no_job"}
@@ -362,7 +362,7 @@ def test_silence_while_idle_ends_the_channel_unless_there_are_pings(hasty: Rack)
         time.sleep(0.5)
         channel.send_frame(PING, b"")
         assert channel.frame().opcode == PONG
-    closed = channel.closed(within_s=10)
+    closed = channel.closed(within_s=30)
     assert (closed.close_code, closed.close_reason) == (1000, '"heartbeat_timeout"')
     assert time.monotonic() - started > 2.5
 
@@ -372,9 +372,9 @@ def test_silence_while_executing_fails_the_job_and_a_late_result_overturns_that(
     runner = hasty.runner(spec=spec)
     job = hasty.submit(spec)
     runner.take()
-    closed = opened(runner).closed(within_s=15)
+    closed = opened(runner).closed(within_s=30)
     assert (closed.close_code, closed.close_reason) == (1000, '"heartbeat_timeout"')
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while hasty.status(job) != "failed":
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -392,7 +392,7 @@ def test_a_stop_of_the_server_says_goodbye_and_leaves_the_job(hasty: Rack) -> No
     opened(waiting).say(event="ready", poll_timeout=60)
     hasty.server.portal.call(_set, hasty.server.context.stopping)
     for runner in (busy, idle, waiting):
-        closed = opened(runner).closed(within_s=10)
+        closed = opened(runner).closed(within_s=30)
         assert (closed.close_code, closed.close_reason) == (1001, "server shutting down")
     with pytest.raises(HandshakeRefused) as caught:
         hasty.runner().connect()

@@ -55,6 +55,6 @@ def test_a_job_crosses_from_one_to_the_other(pair: tuple[Rack, RunningServer], m
             assert next(stream)["event"] == "end"
         # The same runner at the other server: the first connection is asked, and then closed for its silence.
         with raw_channel(one.server.url, runner.runner, runner.key) as second:
-            assert own.channel.frame(within_s=10).opcode == PING
-            assert own.channel.closed(within_s=10).close_code == 4409
+            assert own.channel.frame(within_s=30).opcode == PING
+            assert own.channel.closed(within_s=30).close_code == 4409
             second.send_frame(PONG, b"")

@@ -315,7 +315,7 @@ def administrator(server: ServerProcess, key: str) -> Person:
     with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {key}"}, trust_env=False) as client:
         user = next(row for row in client.get("/v0/users").json() if row["admin"])
         assert client.post("/v0/auth/login", json={"email": user["email"]}).status_code == 202
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not (tokens := _tokens(server.log(), "Confirmation Token", user["email"])):
             assert time.monotonic() < deadline, server.log()[-4000:]
             time.sleep(0.05)
