@@ -144,7 +144,11 @@ class LimitsSection(Section):
 class MetricsSection(Section):
     """Who may read `/metrics`."""
 
-    allowed: tuple[Network, ...] = Field(_LOOPBACK, description="Networks of the clients that may read `/metrics`.")
+    allowed: tuple[Network, ...] = Field(
+        _LOOPBACK,
+        description="Networks of the clients that may read `/metrics`; what a proxy passes on that"
+        " `server.trusted_proxies` does not have is refused, unless a network here is that of all addresses.",
+    )
 
 
 class ServerConfig(Section):
