@@ -20,7 +20,7 @@ WAIT_S = 5
 NOTICED_S = LEASE_S + 5
 """Within which everything is over once the server is there again: it gives silent runners another lease."""
 LASTS_S = 2.0
-EVERYDAY = {("sqlite", "kill the server"), ("sqlite", "stop the server"), ("postgresql", "stop the database")}
+EVERYDAY = {("sqlite", "kill the server"), ("postgresql", "stop the database")}
 """What is tried without `METALMARK_SOAK`: deadlines are the store's, and the same statements on both engines."""
 
 

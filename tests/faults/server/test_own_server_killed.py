@@ -305,8 +305,9 @@ class Turn:
                 assert lease > old, life.case.name
                 if old:
                     life.lease = old
-                    assert not rig.tell(life, "complete")
-                    assert life.refused == "stale_lease"
+                    for act in ("attach", "phase", "start", "complete", "fail", "fault", "give up"):
+                        assert not rig.tell(life, act), f"{act} under a lease that was lost"
+                        assert life.refused == "stale_lease"
                     life.lease = lease
                 assert rig.tell(life, "start")
                 assert rig.tell(life, "complete")

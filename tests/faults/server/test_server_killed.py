@@ -76,11 +76,12 @@ TRANSITIONS = [
 
 
 def cases(*, soak: bool) -> list[Case]:
-    """Every transition at every moment; runners that live on at every moment too when there is time."""
+    """Every transition while and after it is under way, and every state before; all of all when there is time."""
     dead = [
         Case(reach=reach, act=act, moment=moment, delivers=False)
         for reach, act in TRANSITIONS
         for moment in ("before", "during", "after")
+        if moment != "before" or soak or reach in {"new", "pending"} or act == "heartbeat"
     ]
     alive = [
         Case(reach=reach, act=act, moment=moment, delivers=True)
@@ -260,6 +261,8 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_every_job_ends_once_and_rightly(place: Place, fault: str, soak: bool) -> None:
     if place.cluster is None and "database" in fault:
         pytest.skip("SQLite is in the server's own process")
+    if place.cluster is not None and fault == "stop the server" and not soak:
+        pytest.skip("as with SQLite; with the full counts only (METALMARK_SOAK)")
     for turn in range(20 if soak else 1):
         one_fault(place, fault, hands_for(place, cases(soak=soak), f"{fault} {turn}"))
 
