@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from secrets import token_bytes
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from websockets.frames import Frame
 
 from metalmark.server.connection import BoundedChannel
 from metalmark.wire import FRAME_MAX_BYTES, SUBPROTOCOL
+
+if TYPE_CHECKING:
+    # What the base class declares; the public package of these types has another one.
+    from uvicorn._types import ASGISendEvent
 
 EXTENSION = "metalmark.link"
 GOING_AWAY = 1001
@@ -95,6 +99,13 @@ class SocketProtocol(BoundedChannel):
             if SUBPROTOCOL in scope["subprotocols"]:
                 # Whoever offers it gets it, and its bound holds from the first byte of the first message on.
                 self.conn.max_message_size = min(self.config.ws_max_size, FRAME_MAX_BYTES)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send what the application says."""
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            # A handshake that was refused is complete too; else each of them is logged as a fault of the application.
+            self.handshake_complete = True
 
     def handle_text(self, event: Frame) -> None:
         """Take the first frame of a text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import socket
 import ssl
 import threading
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from metalmark.model import StableError, StoreAway
+from metalmark.testing.raw_channel import HandshakeRefused, RawChannel
 from metalmark.testing.running_server import running_server
 
 
@@ -164,6 +166,14 @@ def test_clients_that_misbehave_are_cut_and_idle_ones_delay_no_stop(tmp_path: Pa
             assert idle.get(f"{server.url}/healthz").status_code == 200
             began = time.monotonic()
         assert time.monotonic() - began < 15
+
+
+def test_a_refused_handshake_is_no_fault_of_the_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with running_server(tmp_path / "server") as server:
+        with pytest.raises(HandshakeRefused) as caught:
+            RawChannel(server.url, "/v0/runners/none/channel", {})
+        assert caught.value.status == 401
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 @pytest.fixture(scope="module")
