@@ -49,72 +49,57 @@ def seconds_of(ttl: str | None) -> int | None:
 
 def user_key_group() -> typer.Typer:
     """Return the group of a user's keys."""
-    app = group_of("Keys of a user, for programs.")
-
-    @remote_command(app, "list", "ls", sort=("name",), answers="UserKeyBody[]")
-    async def list_keys(
-        server: ServerSession,
-        *,
-        user: User,
-        name: OnlyName = None,
-        search: Search = None,
-        revoked: OnlyRevoked = False,
-        paging: Paging,
-    ) -> View:
-        """List the keys of a user. Their secrets are nowhere."""
-        query = {"name": name, "search": search, "revoked": revoked or None}
-        return listing(await paging.fetch(server, "users", user, "keys", query=query), KEY_COLUMNS)
-
-    @remote_command(app, "create", "add", answers="CreatedUserKeyBody")
-    async def create_key(
-        server: ServerSession, *, user: User, name: Name, ttl: Ttl = None, save_key: _SaveKey = None
-    ) -> View:
-        """Make a key and show it, this once. Needs the token of a sign-in: a key makes no keys of its user."""
-        return await _create(server, ("users", user, "keys"), name, ttl, save_key)
-
-    _one_key(app, "users", User, answers="UserKeyBody")
-    return app
+    return _key_group(
+        "Keys of a user, for programs.",
+        owners="users",
+        owner_argument=User,
+        answers="UserKeyBody",
+        making="Make a key and show it, this once. Needs the token of a sign-in: a key makes no keys of its user.",
+    )
 
 
 def project_key_group() -> typer.Typer:
     """Return the group of a project's keys."""
-    app = group_of("Keys of a project: they submit to it and read it, and nothing else.")
+    return _key_group(
+        "Keys of a project: they submit to it and read it, and nothing else.",
+        owners="projects",
+        owner_argument=Project,
+        answers="ProjectKeyBody",
+        making="Make a key for continuous integration and show it, this once.",
+    )
 
-    @remote_command(app, "list", "ls", sort=("name",), answers="ProjectKeyBody[]")
+
+def _key_group(about: str, *, owners: str, owner_argument: object, answers: str, making: str) -> typer.Typer:
+    """Return a group of keys: the commands are the same for users and projects.
+
+    Args:
+        about: What they are for.
+        owners: Whose they are, in the path of a request.
+        owner_argument: The argument that names the owner.
+        answers: Body of a key.
+        making: Help of the command that makes one.
+    """
+    app = group_of(about)
+
     async def list_keys(
         server: ServerSession,
         *,
-        project: Project,
+        owner: str,
         name: OnlyName = None,
         search: Search = None,
         revoked: OnlyRevoked = False,
         paging: Paging,
     ) -> View:
-        """List the keys of a project. Their secrets are nowhere."""
+        """List the keys. Their secrets are nowhere."""
         query = {"name": name, "search": search, "revoked": revoked or None}
-        return listing(await paging.fetch(server, "projects", project, "keys", query=query), KEY_COLUMNS)
+        return listing(await paging.fetch(server, owners, owner, "keys", query=query), KEY_COLUMNS)
 
-    @remote_command(app, "create", "add", answers="CreatedProjectKeyBody")
     async def create_key(
-        server: ServerSession, *, project: Project, name: Name, ttl: Ttl = None, save_key: _SaveKey = None
+        server: ServerSession, *, owner: str, name: Name, ttl: Ttl = None, save_key: _SaveKey = None
     ) -> View:
-        """Make a key for continuous integration and show it, this once."""
-        return await _create(server, ("projects", project, "keys"), name, ttl, save_key)
-
-    _one_key(app, "projects", Project, answers="ProjectKeyBody")
-    return app
-
-
-async def _create(
-    server: ServerSession, path: tuple[str, ...], name: str, ttl: str | None, save_key: Path | None
-) -> View:
-    body = only_given({"name": name, "ttl": seconds_of(ttl)})
-    with SecretFile(save_key) as file:
-        return file.keep((await server.call("POST", *path, body=body)).value)
-
-
-def _one_key(app: typer.Typer, owners: str, owner_argument: object, *, answers: str) -> None:
-    """Add the commands that work on one key, which are the same for users and projects."""
+        body = only_given({"name": name, "ttl": seconds_of(ttl)})
+        with SecretFile(save_key) as file:
+            return file.keep((await server.call("POST", owners, owner, "keys", body=body)).value)
 
     async def view_key(server: ServerSession, *, owner: str, key_uuid: Key) -> View:
         """Show a key, without its secret."""
@@ -130,14 +115,19 @@ def _one_key(app: typer.Typer, owners: str, owner_argument: object, *, answers: 
         await server.call("DELETE", owners, owner, "keys", key_uuid)
         return done(f"key {key_uuid} is revoked")
 
+    create_key.__doc__ = making
     verbs = (
+        (list_keys, "list", "ls", f"{answers}[]"),
+        (create_key, "create", "add", f"Created{answers}"),
         (view_key, "view", "get", answers),
         (update_key, "update", "edit", answers),
         (revoke_key, "revoke", "rm", None),
     )
     for function, name, alias, shape in verbs:
         function.__annotations__["owner"] = owner_argument
-        remote_command(app, name, alias, answers=shape)(function)
+        sort = ("name",) if function is list_keys else ()
+        remote_command(app, name, alias, answers=shape, sort=sort)(function)
+    return app
 
 
 app = user_key_group()
