@@ -40,9 +40,7 @@ class SecretFile:
             except FileExistsError:
                 raise InputError(flag, str(self._path), "there is a file already") from None
             except OSError as error:
-                raise InputError(
-                    f"--save-{self._field}", str(self._path), error.strerror or "it cannot be made"
-                ) from None
+                raise InputError(flag, str(self._path), error.strerror or "it cannot be made") from None
         return self
 
     def __exit__(
