@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 from tests.integration.server.channel.conftest import Rack, rack
 from tests.integration.server.channel.test_own import connected, greeted
 
+from metalmark.server import ServerContext
+from metalmark.store import MISSED, Connection
+from metalmark.store.tables import runners
 from metalmark.testing.postgresql import Cluster
 from metalmark.testing.public_runner import PublicRunner
 from metalmark.testing.raw_channel import HandshakeRefused, RawChannel, raw_channel
@@ -112,3 +117,25 @@ def test_what_one_server_is_told_the_other_does(postgresql: Cluster, tmp_path: P
             with greeted(elsewhere, runner) as own:
                 archive(one, runner)
                 assert why_closed(own.channel) == DISMISSED
+
+
+def test_a_key_that_was_replaced_while_no_notice_came_through_is_found_later(racks: Rack) -> None:
+    runner, other = racks.runner(), racks.runner()
+
+    async def replace(context: ServerContext) -> None:
+        async def work(connection: Connection) -> None:
+            await connection.execute(
+                update(runners).where(runners.c.id == UUID(str(runner.runner))).values(key_hash="x")
+            )
+
+        await context.store.write(work)
+
+    async def miss(context: ServerContext) -> None:
+        context.store.notices.deliver([MISSED])
+
+    with greeted(racks, runner) as own, greeted(racks, other) as stays:
+        racks.call(replace)
+        assert own.channel.is_silent(0.2), "nobody told the server"
+        racks.call(miss)
+        assert why_closed(own.channel) == DISMISSED
+        assert stays.channel.is_silent(0.2)
