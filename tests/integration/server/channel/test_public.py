@@ -7,11 +7,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 from tests.integration.server.channel.conftest import Rack
 
-from metalmark.model import JobEvent, JobStatus
+from metalmark.model import EndReason, JobEvent, JobStatus
+from metalmark.store.tables import jobs
 from metalmark.testing.public_runner import PublicRunner
 from metalmark.testing.raw_channel import BINARY, CLOSE, PING, PONG, TEXT, HandshakeRefused, RawChannel, raw_channel
 
@@ -381,6 +386,24 @@ def test_silence_while_executing_fails_the_job_and_a_late_result_overturns_that(
     runner.disconnect()
     assert runner.complete(job, RESULTS) == {"event": "ack", "job": job}
     assert hasty.status(job) == "processed"
+
+
+def test_silence_beyond_the_limit_of_a_job_is_told_as_such(hasty: Rack) -> None:
+    spec = hasty.own_spec()
+    runner = hasty.runner(spec=spec)
+    job = hasty.submit(spec)
+    runner.take()
+
+    async def at_its_limit(context: Any) -> None:
+        past = context.clock.now() - timedelta(seconds=1)
+        await context.store.write(
+            lambda connection: connection.execute(update(jobs).where(jobs.c.id == UUID(job)).values(limit_expires=past))
+        )
+
+    hasty.call(at_its_limit)
+    closed = opened(runner).closed(within_s=30)
+    assert (closed.close_code, closed.close_reason) == (1000, '"job_timeout_exceeded"')
+    assert hasty.job(job).end_reason is EndReason.JOB_TIMEOUT_EXCEEDED
 
 
 def test_a_stop_of_the_server_says_goodbye_and_leaves_the_job(hasty: Rack) -> None:
