@@ -1,10 +1,12 @@
-"""Clients that do not read: their connections are cut, and what writes to them is not kept waiting."""
+"""Clients that do not read or do not say what they want: they are cut, and what serves them is not kept waiting."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -12,9 +14,45 @@ import anyio.lowlevel
 import pytest
 import uvicorn
 
-from metalmark.server.connection import BoundedHttp
+from metalmark.server.connection import BoundedChannel, BoundedHttp
 
 pytestmark = pytest.mark.anyio
+_UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+@contextlib.asynccontextmanager
+async def connected(app: Any, **bounds: float) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Serve an application with these bounds, and connect to it."""
+    http = type("ImpatientHttp", (BoundedHttp,), bounds)
+    channel = type("ImpatientChannel", (BoundedChannel,), bounds)
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=http, ws=channel, lifespan="off", log_config=None, access_log=False, interface="asgi3")
+    )
+    serving = asyncio.ensure_future(server.serve(sockets=[listening]))
+    try:
+        with anyio.fail_after(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1], limit=1024)
+            yield reader, writer
+            writer.close()
+            with contextlib.suppress(ConnectionResetError):
+                await writer.wait_closed()
+    finally:
+        server.should_exit = True
+        await serving
+        listening.close()
+
+
+async def rest(reader: asyncio.StreamReader) -> bytes:
+    """Return what still arrives until the connection ends."""
+    found = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while piece := await reader.read(65_536):
+            found += piece
+    return bytes(found)
 
 
 async def test_who_does_not_read_is_cut() -> None:
@@ -33,26 +71,51 @@ async def test_who_does_not_read_is_cut() -> None:
                     cut.set()
             await anyio.lowlevel.checkpoint()
 
-    protocol = type("Impatient", (BoundedHttp,), {"write_timeout_s": 0.3})
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(endless, http=protocol, lifespan="off", log_config=None, access_log=False, interface="asgi3")
-    )
-    serving = asyncio.ensure_future(server.serve(sockets=[listening]))
-    try:
-        with anyio.fail_after(30):
-            reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1], limit=1024)
-            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            await cut.wait()
-            assert written > 0
-            # What the kernel held still arrives, and then the end.
-            with contextlib.suppress(ConnectionResetError):
-                while await reader.read(65_536):
-                    pass
-            writer.close()
-            with contextlib.suppress(ConnectionResetError):
-                await writer.wait_closed()
-    finally:
-        server.should_exit = True
-        await serving
-        listening.close()
+    async with connected(endless, write_timeout_s=0.3) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await cut.wait()
+        assert written > 0
+        await rest(reader)
+
+
+async def test_a_channel_that_is_not_read_is_cut() -> None:
+    over = anyio.Event()
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            while True:
+                await send({"type": "websocket.send", "bytes": b"x" * 65_536})
+                await anyio.lowlevel.checkpoint()
+        finally:
+            over.set()
+
+    async with connected(endless, write_timeout_s=0.3) as (reader, writer):
+        writer.write(_UPGRADE)
+        await over.wait()
+        assert (await rest(reader)).startswith(b"HTTP/1.1 101 ")
+
+
+async def answering(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET"]
+)
+async def test_who_does_not_say_what_is_wanted_is_cut(said: bytes) -> None:
+    async with connected(answering, head_timeout_s=0.3) as (reader, writer):
+        writer.write(said)
+        answer = await rest(reader)
+        assert answer.startswith(b"HTTP/1.1 204 ") == (b"\r\n\r\n" in said)
+
+
+async def test_what_is_no_http_gets_the_body_of_all_errors_and_no_more() -> None:
+    async with connected(answering) as (reader, writer):
+        writer.write(b"EHLO example.com\r\n\r\n")
+        head, _, body = (await rest(reader)).partition(b"\r\n\r\n")
+        error = json.loads(body)
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert b"x-request-id: " + error["request_id"].encode() in head
