@@ -226,7 +226,7 @@ class OwnSession:
                 return await self._live_output(message)
             return await self._about_job(message)
         except StoreUnavailable as error:
-            _log.warning("message not taken", runner=str(self._runner.id), event=message.event, error=str(error))
+            _log.warning("message not taken", runner=str(self._runner.id), told=message.event, error=str(error))
             return Refused(re=message.id, reason=RefusalReason.BUSY, message=error.found)
 
     def _wanted(self, message: Wanting) -> Body:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from tests.integration.server.channel.conftest import Rack
 
-from metalmark.model import Demand, JobEvent, JobStatus
+from metalmark.model import Demand, JobEvent, JobStatus, StoreAway
+from metalmark.server.job_desk import JobDesk
 from metalmark.store import MISSED
 from metalmark.testing.public_runner import PublicRunner
 from metalmark.testing.raw_channel import BINARY, CLOSE, PING, TEXT, RawChannel
@@ -392,6 +393,20 @@ def test_results_that_are_larger_than_a_message_are_read_too(racks: Rack, right:
     with racks.server.client() as client:
         shown = client.get(f"/v0/projects/{racks.floor.project}/jobs/{job}/output")
         assert (shown.text.count("event: output"), shown.text.count("event: end")) == (0, 1)
+
+
+def test_what_the_store_cannot_take_is_refused_and_the_connection_goes_on(
+    racks: Rack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object, **__: object) -> None:
+        raise StoreAway("the database is away", why="a test says so")
+
+    with greeted(racks, racks.runner()) as own:
+        with monkeypatch.context() as patched:
+            patched.setattr(JobDesk, "heartbeat", away)
+            answer = own.tell(event="heartbeat", jobs=[])
+            assert (answer["event"], answer["reason"]) == ("refused", "busy")
+        assert own.tell(event="heartbeat", jobs=[])["event"] == "ack"
 
 
 def test_the_server_knows_what_the_runner_said_of_itself(racks: Rack) -> None:
