@@ -97,11 +97,12 @@ class Rig:
         self._answers: dict[int, dict[str, Any]] = {}
         self._beat_s = 0.0
 
-    def add(self, case: Case, *, spec: str = "", **asked: object) -> None:
+    def add(self, case: Case, *, spec: str = "", **asked: object) -> Life:
         """Submit another job, of the runner's spec if no other is named."""
         job = self.place.submit(spec or self.spec, retry=case.retry, **asked)
         assert job is not None
         self.lives.append(Life(case=case, job=job))
+        return self.lives[-1]
 
     def connect(self, *, seconds: float = 20) -> None:
         """Open the channel and say hello; the server says which leases are still held."""
@@ -150,9 +151,11 @@ class Rig:
 
     def all_take(self, lives: list[Life], act: str) -> None:
         """Tell something of many jobs, and wait until all of it was taken."""
-        numbers = [self.send(life, act) for life in lives]
-        for number in numbers:
-            assert self._answer(number)["event"] == "ack"
+        numbers = [(life, self.send(life, act)) for life in lives]
+        for life, number in numbers:
+            answer = self._answer(number)
+            if answer["event"] != "ack":
+                assert (answer["reason"], self.tell(life, act)) == ("busy", True), (answer, life.case.name)
 
     def send(self, life: Life, act: str, **fields: Any) -> int:
         """Send what an act says, without waiting for its answer; return its number."""

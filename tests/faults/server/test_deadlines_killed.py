@@ -120,10 +120,18 @@ def silent(place: Place, stack: contextlib.ExitStack, name: str, moment: str) ->
     rig = Rig(place, f"{name} {moment}", [], lives_on=False)
     stack.callback(rig.close)
     _, unserved = place.runner(f"{name} {moment}, away")
+    rig.connect()
+    # No slot is left for what comes back to the queue.
+    rig.want(sum(deadline.case.reach != "pending" for deadline in deadlines(moment)))
     for deadline in deadlines(moment):
-        spec = unserved if deadline.case.reach == "pending" else rig.spec
-        rig.add(deadline.case, spec=spec, timeout=deadline.timeout_s)
-    rig.take_up()
+        reach = deadline.case.reach
+        life = rig.add(deadline.case, spec=unserved if reach == "pending" else rig.spec, timeout=deadline.timeout_s)
+        while not life.lease and reach != "pending":
+            rig.hear()
+        if reach == "running":
+            rig.tell(life, "start")
+        # On a machine with much to do, this takes longer than a lease.
+        rig.beat(every_s=LEASE_S / 5)
     return rig
 
 
@@ -132,7 +140,9 @@ def check(place: Place, rigs: list[Rig]) -> None:
     for rig in rigs:
         for life, deadline in zip(rig.lives, deadlines("any"), strict=True):
             happened = [event for event, *_ in ledger[life.job]]
-            assert happened == deadline.events, life.case.name
+            # A machine with much to do may come too late with the start itself.
+            expected = [event for event in deadline.events if event != "start" or "start" in life.promised]
+            assert happened == expected, life.case.name
 
 
 def come_late(place: Place, rig: Rig) -> None:

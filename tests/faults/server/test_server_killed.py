@@ -186,15 +186,16 @@ class Hand:
             self.told("running")
         self.heard = time.monotonic()
 
-    def beat(self) -> None:
-        """Keep the lease, or the channel that waits for one."""
-        if self.channel is None or time.monotonic() - self.heard < LEASE_S / 4:
-            return
-        if self.case.reach in {"claimed", "running"} and not self.promised - {"submit"}:
-            self.told("heartbeat")
-        elif not self.promised - {"submit"}:
-            self.channel.ping()
+    def beat(self) -> bool:
+        """Keep the lease, or the channel that waits for one; whether there will be an answer."""
+        if self.channel is None or self.promised - {"submit"} or time.monotonic() - self.heard < LEASE_S / 4:
+            return False
         self.heard = time.monotonic()
+        if self.case.reach not in {"claimed", "running"}:
+            self.channel.ping()
+            return False
+        self.send("heartbeat")
+        return True
 
     def act(self) -> None:
         """Do the transition and await its answer; what was answered is a promise."""
@@ -272,8 +273,7 @@ def one_fault(place: Place, fault: str, hands: list[Hand]) -> None:
     for hand in hands:
         if hand.case.moment == "after":
             hand.act()
-        for other in hands:
-            other.beat()
+        beat(hands)
     hit = threading.Barrier(1 + sum(hand.case.moment == "during" for hand in hands))
     threads = [threading.Thread(target=during, args=(hand, hit)) for hand in hands if hand.case.moment == "during"]
     for thread in threads:
@@ -326,8 +326,13 @@ def take_up_all(hands: list[Hand]) -> None:
         assert hand.job is not None
     for number, hand in enumerate(held):
         hand.take_up()
-        for other in held[:number]:
-            other.beat()
+        beat(held[:number])
+
+
+def beat(hands: list[Hand]) -> None:
+    """Keep the leases of all hands for which it is time: all say so before the first is answered."""
+    for hand in [hand for hand in hands if hand.beat()]:
+        assert hand.answer()["event"] == "ack"
 
 
 def ended(threads: list[threading.Thread]) -> None:
