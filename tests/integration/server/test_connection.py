@@ -119,3 +119,11 @@ async def test_what_is_no_http_gets_the_body_of_all_errors_and_no_more() -> None
         error = json.loads(body)
         assert head.startswith(b"HTTP/1.1 400 ")
         assert b"x-request-id: " + error["request_id"].encode() in head
+
+
+async def test_who_was_answered_has_no_longer_for_the_next_head() -> None:
+    async with connected(answering, head_timeout_s=0.3) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+        writer.write(b"GET / HT")
+        assert await rest(reader) == b""
