@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from metalmark.runner.doctor import diagnose
     from metalmark.runner.executor import RunRecord, execute
     from metalmark.runner.fault_of import as_metalmark_error
-    from metalmark.runner.finding import Diagnosis, Finding, Status
+    from metalmark.runner.finding import TROUBLESHOOTING, Diagnosis, Finding, Status
     from metalmark.runner.iteration import IterationRecord
     from metalmark.runner.live_output import LiveOutput
     from metalmark.runner.observer import RunObserver
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCENARIOS",
+    "TROUBLESHOOTING",
     "CachedImages",
     "ChosenSandbox",
     "CollectedFile",
@@ -79,6 +80,7 @@ __all__ = [
 
 _MODULES = {
     "SCENARIOS": "selftest",
+    "TROUBLESHOOTING": "finding",
     "CachedImages": "real_surroundings",
     "ChosenSandbox": "context",
     "CollectedFile": "output_files",
