@@ -13,10 +13,11 @@ import anyio
 import metalmark
 from metalmark.client.answer import Answer, JsonValue, fault_text, parse_json, refusal
 from metalmark.client.events import EventParser, ServerEvent
+from metalmark.client.proxy import proxy_of
 from metalmark.client.settings import ConnectionSettings
 from metalmark.client.strict import check_shape
 from metalmark.client.trust import tls_context, tls_failure
-from metalmark.model import InputError, ProtocolError, ServerUnavailable, StableError
+from metalmark.model import ProtocolError, ServerUnavailable, StableError
 from metalmark.system import in_thread, sleep_s
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class ServerSession:
         *segments: str,
         query: Mapping[str, QueryValue] | None = None,
         body: JsonValue | None = None,
+        content: bytes | None = None,
     ) -> Answer:
         """Send a request and return its answer; try again while that can help.
 
@@ -109,7 +111,8 @@ class ServerSession:
             method: ``GET``, ``POST``, …
             segments: The path below ``/v0``, unquoted.
             query: Parameters; those that are None are left out.
-            body: JSON to send; None sends no body.
+            body: JSON to send; None sends none.
+            content: Bytes to send in place of JSON.
 
         Raises:
             RequestRefused: The server answered 400 or more.
@@ -121,7 +124,7 @@ class ServerSession:
         patience = self.settings.patience
         for attempt in range(1, patience.attempts + 1):
             try:
-                return await self._attempt(method, segments, query or {}, body, what)
+                return await self._attempt(method, segments, query or {}, body if content is None else content, what)
             except _Unfinished as error:
                 if attempt == patience.attempts:
                     raise self._unavailable(what, error.reason, attempts=attempt) from None
@@ -198,7 +201,7 @@ class ServerSession:
         method: str,
         segments: tuple[str, ...],
         query: Mapping[str, QueryValue],
-        body: JsonValue | None,
+        body: JsonValue | bytes | None,
         what: str,
     ) -> Answer:
         answer: Answer | None = None
@@ -219,7 +222,7 @@ class ServerSession:
         return answer
 
     def _request(
-        self, method: str, segments: tuple[str, ...], query: Mapping[str, QueryValue], body: JsonValue | None
+        self, method: str, segments: tuple[str, ...], query: Mapping[str, QueryValue], body: JsonValue | bytes | None
     ) -> httpx.Request:
         credential = self.settings.credential
         headers = {"Authorization": credential.header} if credential else {}
@@ -228,7 +231,8 @@ class ServerSession:
             self.settings.address.url(*segments),
             params={name: _query_text(value) for name, value in query.items() if value is not None},
             headers=headers,
-            json=body,
+            content=body if isinstance(body, bytes) else None,
+            json=None if isinstance(body, bytes) else body,
         )
 
     @asynccontextmanager
@@ -337,33 +341,13 @@ async def open_session(
     async with httpx.AsyncClient(
         verify=context,
         transport=transport,
-        proxy=None if transport else _proxy(settings),
+        proxy=None if transport else proxy_of(settings),
         trust_env=False,
         follow_redirects=False,
         timeout=httpx.Timeout(patience.answer_s, connect=patience.connect_s, pool=None),
         headers={"User-Agent": f"metalmark/{metalmark.__version__}", "Accept-Encoding": "identity"},
     ) as client:
         yield ServerSession(settings, client, notify=notify, sleep=sleep)
-
-
-def _proxy(settings: ConnectionSettings) -> str | None:
-    """Return the proxy for the server. This machine is never reached through one."""
-    address, named = settings.address, settings.proxies
-    if address.is_local:
-        return None
-    for entry in named.get("no_proxy", "").lower().split(","):
-        suffix = entry.strip().lstrip(".")
-        if suffix == "*" or (suffix and (address.host == suffix or address.host.endswith(f".{suffix}"))):
-            return None
-    value = named.get(f"{address.scheme}_proxy") or named.get("all_proxy")
-    if not value:
-        return None
-    proxy = value if "://" in value else f"http://{value}"
-    if not proxy.startswith(("http://", "https://")):
-        # Not repeated as a whole: it may hold a password.
-        scheme = proxy.partition(":")[0]
-        raise InputError(f"{address.scheme}_proxy", scheme, "only http and https proxies are known")
-    return proxy
 
 
 def _query_text(value: QueryValue) -> str:
