@@ -67,8 +67,8 @@ def test_connections_are_reset_and_new_ones_work(line: FaultyLine) -> None:
 def test_a_line_that_is_cut_takes_no_connection(line: FaultyLine) -> None:
     line.become(Line.CUT)
     with (
-        socket.create_connection(("127.0.0.1", line.port), timeout=5) as client,
         pytest.raises((ConnectionResetError, BrokenPipeError)),
+        socket.create_connection(("127.0.0.1", line.port), timeout=5) as client,
     ):
         ask(client, b"a")
     line.become(Line.WORKS)
