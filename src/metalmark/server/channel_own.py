@@ -309,7 +309,7 @@ class OwnSession:
             if output is None:
                 return Refused(re=message.id, reason=RefusalReason.NOT_UPLOADED)
         elif message.results is not None:
-            output = JobOutput(results=message.results, error=error)
+            output = JobOutput(results=message.results, error=error, host=message.host, phases=message.phases)
         elif isinstance(message, Succeeded):
             return Refused(re=message.id, reason=RefusalReason.INVALID, message="there are no results")
         ending = Ending(
