@@ -20,6 +20,7 @@ import httpx
 
 from metalmark.model import GIB, MIB
 from metalmark.testing.busybox_root import busybox_tree
+from metalmark.testing.followed_output import FollowedOutput
 from metalmark.testing.images import FakeImage, FakeLayer
 from metalmark.testing.registry import StandInRegistry
 from metalmark.testing.runner_process import RunnerProcess
@@ -138,6 +139,10 @@ class Rig:
     def cancel(self, job: str) -> None:
         """Cancel a job."""
         self.call("POST", f"/v0/projects/{self.project}/jobs/{job}/cancel")
+
+    def follow(self, job: str, *, at: int = 0) -> FollowedOutput:
+        """Follow the output of a job, from one of the servers."""
+        return FollowedOutput(self.servers[at].url, f"/v0/projects/{self.project}/jobs/{job}", self.key)
 
     def wait_for(self, job: str, *statuses: str, seconds: float = 60, phase: str | None = None) -> dict[str, Any]:
         """Wait until a job is in one of some states (by default over), in a phase if one is named, and return it.
