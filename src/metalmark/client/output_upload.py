@@ -52,8 +52,10 @@ async def upload_output(session: ServerSession, runner: str, output: OutputFile)
         except RequestRefused as error:
             # Another connection of this runner may have sent meanwhile, or the bytes did not add up to the checksum.
             begun_anew += 1
-            if error.status not in (400, 409) or begun_anew > _BEGUN_ANEW_MAX:
+            if error.status not in (400, 409):
                 raise
+            if begun_anew > _BEGUN_ANEW_MAX:
+                raise ProtocolError("an upload comes to no end", why=str(error)) from None
             offset, complete = await upload.ask()
 
 

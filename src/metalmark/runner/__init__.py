@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from metalmark.runner.fault_of import as_metalmark_error
     from metalmark.runner.finding import TROUBLESHOOTING, Diagnosis, Finding, Status
     from metalmark.runner.iteration import IterationRecord
+    from metalmark.runner.link import Link
+    from metalmark.runner.link_observer import LinkObserver
     from metalmark.runner.live_output import LiveOutput
     from metalmark.runner.observer import RunObserver
     from metalmark.runner.output_files import CollectedFile, CollectedFiles
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from metalmark.runner.real_surroundings import CachedImages, MachineSandboxes
     from metalmark.runner.result_json import embedded, write_result
     from metalmark.runner.run_spool import spool_folder
+    from metalmark.runner.runner_identity import RunnerIdentity
     from metalmark.runner.saved_run import check_target, save_run
     from metalmark.runner.self_update import Hands, NoUpdates, Restart, UpdateOffer, Updates
     from metalmark.runner.selftest import (
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
         run_selftest,
         select,
     )
+    from metalmark.runner.session_pace import SessionPace
     from metalmark.runner.setup import collect, prepare_setup
     from metalmark.runner.setup_plan import SetupPlan
     from metalmark.runner.stop_request import StopRequest, Urgency
@@ -49,6 +53,8 @@ __all__ = [
     "Hands",
     "Images",
     "IterationRecord",
+    "Link",
+    "LinkObserver",
     "LiveOutput",
     "MachineSandboxes",
     "Mark",
@@ -58,10 +64,12 @@ __all__ = [
     "RunObserver",
     "RunRecord",
     "RunRootfs",
+    "RunnerIdentity",
     "Sandboxes",
     "ScenarioResult",
     "SelftestReport",
     "SelftestRequest",
+    "SessionPace",
     "SetupPlan",
     "Status",
     "StopRequest",
@@ -98,6 +106,8 @@ _MODULES = {
     "Hands": "self_update",
     "Images": "context",
     "IterationRecord": "iteration",
+    "Link": "link",
+    "LinkObserver": "link_observer",
     "LiveOutput": "live_output",
     "MachineSandboxes": "real_surroundings",
     "Mark": "selftest",
@@ -107,10 +117,12 @@ _MODULES = {
     "RunObserver": "observer",
     "RunRecord": "executor",
     "RunRootfs": "context",
+    "RunnerIdentity": "runner_identity",
     "Sandboxes": "context",
     "ScenarioResult": "selftest",
     "SelftestReport": "selftest",
     "SelftestRequest": "selftest",
+    "SessionPace": "session_pace",
     "SetupPlan": "setup_plan",
     "Status": "finding",
     "StopRequest": "stop_request",
