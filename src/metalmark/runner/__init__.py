@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from metalmark.runner.executor import RunRecord, execute
     from metalmark.runner.fault_of import as_metalmark_error
     from metalmark.runner.finding import TROUBLESHOOTING, Diagnosis, Finding, Status
+    from metalmark.runner.installation import DEFAULT_ROOT, Installation, InstalledVersion
     from metalmark.runner.iteration import IterationRecord
     from metalmark.runner.link import Link
     from metalmark.runner.link_observer import LinkObserver
     from metalmark.runner.live_output import LiveOutput
+    from metalmark.runner.managed_update import MAX_DOWNLOAD_BYTES, ManagedUpdates, find_updates
     from metalmark.runner.observer import RunObserver
     from metalmark.runner.output_files import CollectedFile, CollectedFiles
     from metalmark.runner.phase_clock import Deadlines
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from metalmark.runner.stop_request import StopRequest, Urgency
 
 __all__ = [
+    "DEFAULT_ROOT",
+    "MAX_DOWNLOAD_BYTES",
     "SCENARIOS",
     "TROUBLESHOOTING",
     "CachedImages",
@@ -52,11 +56,14 @@ __all__ = [
     "Finding",
     "Hands",
     "Images",
+    "Installation",
+    "InstalledVersion",
     "IterationRecord",
     "Link",
     "LinkObserver",
     "LiveOutput",
     "MachineSandboxes",
+    "ManagedUpdates",
     "Mark",
     "NoUpdates",
     "Restart",
@@ -83,6 +90,7 @@ __all__ = [
     "embedded",
     "examine_host",
     "execute",
+    "find_updates",
     "host_firecracker",
     "prepare_setup",
     "run_selftest",
@@ -93,6 +101,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "DEFAULT_ROOT": "installation",
+    "MAX_DOWNLOAD_BYTES": "managed_update",
     "SCENARIOS": "selftest",
     "TROUBLESHOOTING": "finding",
     "CachedImages": "real_surroundings",
@@ -105,11 +115,14 @@ _MODULES = {
     "Finding": "finding",
     "Hands": "self_update",
     "Images": "context",
+    "Installation": "installation",
+    "InstalledVersion": "installation",
     "IterationRecord": "iteration",
     "Link": "link",
     "LinkObserver": "link_observer",
     "LiveOutput": "live_output",
     "MachineSandboxes": "real_surroundings",
+    "ManagedUpdates": "managed_update",
     "Mark": "selftest",
     "NoUpdates": "self_update",
     "Restart": "self_update",
@@ -136,6 +149,7 @@ _MODULES = {
     "embedded": "result_json",
     "examine_host": "real_host",
     "execute": "executor",
+    "find_updates": "managed_update",
     "host_firecracker": "real_host",
     "prepare_setup": "setup",
     "run_selftest": "selftest",

@@ -247,6 +247,13 @@ if TYPE_CHECKING:
         format_date_time,
         parse_date_time,
     )
+    from metalmark.wire.update_artifact import (
+        UpdateArtifact,
+        UpdateManifest,
+        UpdateTarget,
+        UpdateWheel,
+        write_artifact,
+    )
 
 __all__ = [
     "ARGUMENTS_MAX",
@@ -441,9 +448,13 @@ __all__ = [
     "TokenBody",
     "TtlField",
     "UnicodeText",
+    "UpdateArtifact",
+    "UpdateManifest",
     "UpdateOffer",
     "UpdateRunnerBody",
     "UpdateSpecBody",
+    "UpdateTarget",
+    "UpdateWheel",
     "UploadBody",
     "Uploaded",
     "UrlField",
@@ -466,6 +477,7 @@ __all__ = [
     "read_runner_message",
     "read_server_message",
     "signal_frame",
+    "write_artifact",
 ]
 
 # Pydantic takes a noticeable time to import, and the frames of host and guest need none of it.
@@ -487,6 +499,7 @@ _LATE = (
     "rest_testbeds",
     "rest_jobs",
     "rest_output",
+    "update_artifact",
 )
 
 
