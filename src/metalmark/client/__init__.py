@@ -17,6 +17,8 @@ from metalmark.client.credential import (
 )
 from metalmark.client.events import ServerEvent
 from metalmark.client.output_upload import OutputFile, upload_output
+from metalmark.client.run_body import names_a_project, run_body
+from metalmark.client.run_context import CONTEXT_KEYS, read_run_context
 from metalmark.client.runner_key import RUNNER_CREDENTIAL_NAME, find_runner_key, parse_runner_key
 from metalmark.client.session import (
     INTERFACE_VERSION,
@@ -36,10 +38,10 @@ from metalmark.client.settings import (
     proxies_of,
     read_configuration,
 )
-from metalmark.client.update_download import download_update
 
 __all__ = [
     "CONFIGURATION_NAME",
+    "CONTEXT_KEYS",
     "CREDENTIAL_NAME",
     "DEFAULT_ADDRESS",
     "INTERFACE_VERSION",
@@ -62,10 +64,10 @@ __all__ = [
     "ServerVersion",
     "Trust",
     "credential_needed",
-    "download_update",
     "find_address",
     "find_credential",
     "find_runner_key",
+    "names_a_project",
     "open_channel",
     "open_session",
     "parse_key",
@@ -74,5 +76,7 @@ __all__ = [
     "proxies_of",
     "read_configuration",
     "read_key_file",
+    "read_run_context",
+    "run_body",
     "upload_output",
 ]

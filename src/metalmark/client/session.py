@@ -101,6 +101,7 @@ class ServerSession:
         query: Mapping[str, QueryValue] | None = None,
         body: JsonValue | None = None,
         content: bytes | None = None,
+        repeatable: bool | None = None,
     ) -> Answer:
         """Send a request and return its answer; try again while that can help.
 
@@ -113,6 +114,8 @@ class ServerSession:
             query: Parameters; those that are None are left out.
             body: JSON to send; None sends none.
             content: Bytes to send in place of JSON.
+            repeatable: Whether doing it twice is the same as once, where the method does not tell: a run that has an
+                idempotency key.
 
         Raises:
             RequestRefused: The server answered 400 or more.
@@ -124,7 +127,10 @@ class ServerSession:
         patience = self.settings.patience
         for attempt in range(1, patience.attempts + 1):
             try:
-                return await self._attempt(method, segments, query or {}, body if content is None else content, what)
+                repeats = method in _REPEATABLE if repeatable is None else repeatable
+                return await self._attempt(
+                    method, segments, query or {}, body if content is None else content, what, repeatable=repeats
+                )
             except _Unfinished as error:
                 if attempt == patience.attempts:
                     raise self._unavailable(what, error.reason, attempts=attempt) from None
@@ -203,9 +209,10 @@ class ServerSession:
         query: Mapping[str, QueryValue],
         body: JsonValue | bytes | None,
         what: str,
+        *,
+        repeatable: bool,
     ) -> Answer:
         answer: Answer | None = None
-        repeatable = method in _REPEATABLE
         request = self._request(method, segments, query, body)
         with anyio.move_on_after(self.settings.patience.answer_s):
             async with self._failures_told(repeatable=repeatable, what=what):

@@ -103,8 +103,6 @@ if TYPE_CHECKING:
         Results,
     )
     from metalmark.wire.job_config import (
-        ARGUMENTS_MAX,
-        ENTRIES_MAX,
         Average,
         Fold,
         JobConfig,
@@ -180,7 +178,6 @@ if TYPE_CHECKING:
     )
     from metalmark.wire.rest_runs import (
         CONTEXT_PREFIX,
-        PRIORITY_MAX,
         NewRun,
         NewRunJob,
     )
@@ -240,27 +237,17 @@ if TYPE_CHECKING:
         SlugField,
         StrictPatch,
         Text,
-        UnicodeText,
         UrlField,
         UserNameField,
         UuidField,
         format_date_time,
         parse_date_time,
     )
-    from metalmark.wire.update_artifact import (
-        UpdateArtifact,
-        UpdateManifest,
-        UpdateTarget,
-        UpdateWheel,
-        write_artifact,
-    )
 
 __all__ = [
-    "ARGUMENTS_MAX",
     "CHUNKS_MAX",
     "CHUNK_MAX_BYTES",
     "CONTEXT_PREFIX",
-    "ENTRIES_MAX",
     "ERROR_MAX_LENGTH",
     "FACTS_MAX_BYTES",
     "FOREVER_S",
@@ -273,7 +260,6 @@ __all__ = [
     "MAX_VERSIONS",
     "POLL_TIMEOUT_MAX_S",
     "POLL_TIMEOUT_S",
-    "PRIORITY_MAX",
     "PROTOCOL",
     "PUBLIC_VERSION",
     "SLOTS_MAX",
@@ -447,14 +433,9 @@ __all__ = [
     "TlsBody",
     "TokenBody",
     "TtlField",
-    "UnicodeText",
-    "UpdateArtifact",
-    "UpdateManifest",
     "UpdateOffer",
     "UpdateRunnerBody",
     "UpdateSpecBody",
-    "UpdateTarget",
-    "UpdateWheel",
     "UploadBody",
     "Uploaded",
     "UrlField",
@@ -477,7 +458,6 @@ __all__ = [
     "read_runner_message",
     "read_server_message",
     "signal_frame",
-    "write_artifact",
 ]
 
 # Pydantic takes a noticeable time to import, and the frames of host and guest need none of it.
@@ -499,7 +479,6 @@ _LATE = (
     "rest_testbeds",
     "rest_jobs",
     "rest_output",
-    "update_artifact",
 )
 
 

@@ -6,12 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from metalmark.model import ARGUMENTS_MAX, ENTRIES_MAX
 from metalmark.wire.scalars import U32, Body, DateTimeField, Flag, PositiveI32, Text, UrlField, UuidField
-
-ARGUMENTS_MAX = 64
-"""Most words of an entrypoint, and of a command."""
-ENTRIES_MAX = 255
-"""Most variables of an environment, and most paths of files."""
 
 ImageDigest = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$", max_length=135)]
 Arguments = Annotated[tuple[Text, ...], Field(max_length=ARGUMENTS_MAX)]

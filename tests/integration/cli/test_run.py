@@ -1,0 +1,148 @@
+"""``metalmark run`` against a running server, with a stand-in of a runner that does the job."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import typer.main
+from tests.integration.cli.conftest import CommandLine
+from tests.integration.cli.test_job import DIGEST, project, runner
+
+from metalmark.cli.application import app
+from metalmark.model import InputError
+from metalmark.testing.public_runner import PublicRunner
+
+__all__ = ["project", "runner"]
+
+
+def words(command_line: CommandLine, *more: str) -> tuple[str, ...]:
+    image = f"localhost:{urlsplit(command_line.server.url).port}/app@{DIGEST}"
+    return ("run", "--project", "jobs", "--spec", "vm", "--image", image, *more)
+
+
+def ended(command_line: CommandLine, *given: str) -> tuple[int, str, str]:
+    """Run a command that ends with a code of its own."""
+    command_line.capsys.readouterr()
+    code = typer.main.get_command(app)(args=list(given), prog_name="metalmark", standalone_mode=False)
+    written = command_line.capsys.readouterr()
+    return code or 0, written.out, written.err
+
+
+@contextmanager
+def doing(runner: PublicRunner, do: Callable[[dict[str, Any]], object]) -> Iterator[None]:
+    """Let a runner take the next job and do something with it."""
+
+    def work() -> None:
+        do(runner.take())
+        runner.disconnect()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield
+    finally:
+        worker.join(60)
+
+
+@pytest.mark.parametrize(
+    ("results", "allowed", "code"),
+    [
+        ([{"exit_code": 0, "stdout": "hello\n", "stderr": "warm-up\n"}], False, 0),
+        ([{"exit_code": 0}, {"exit_code": 7, "stdout": "half"}], False, 7),
+        ([{"exit_code": 7}], True, 0),
+    ],
+)
+def test_run_shows_the_output_and_ends_with_the_benchmarks_code(
+    command_line: CommandLine,
+    runner: PublicRunner,
+    project: str,
+    results: Sequence[dict[str, Any]],
+    allowed: bool,
+    code: int,
+) -> None:
+    def do(job: dict[str, Any]) -> None:
+        assert job["config"]["cmd"] == ["--quick", "a b"]
+        assert job["config"]["env"] == {"A": "1"}
+        assert job["config"]["timeout"] == 120
+        if any(result["exit_code"] for result in results) and not allowed:
+            runner.fail(job["uuid"], results, "exit code 7")
+        else:
+            runner.complete(job["uuid"], results)
+
+    more = ("--env", "A=1", "--job-timeout", "2m", *(["--allow-failure"] if allowed else []))
+    with doing(runner, do):
+        found, out, err = ended(command_line, *words(command_line, *more), "--", "--quick", "a b")
+    assert found == code, err
+    assert out == "".join(result.get("stdout", "") for result in results)
+    for result in results:
+        assert result.get("stderr", "") in err
+    assert f"status   {'failed' if code else 'processed'}" in err
+    assert err.count("exited") == len(results)
+
+
+def test_detached_run_names_its_job(command_line: CommandLine, runner: PublicRunner, project: str) -> None:
+    out, err = command_line.run(*words(command_line, "--detach"))
+    job = out.split()[1]
+    assert err.strip() == f"follow it with: metalmark job logs --follow jobs {job}"
+    found = command_line.json("job", "view", "jobs", job)
+    assert (found["status"], found["spec"]["slug"]) == ("pending", "vm")
+    assert command_line.json("job", "cancel", "jobs", job)["status"] == "canceled"
+
+
+def test_json_has_report_job_and_code_and_the_output_goes_elsewhere(
+    command_line: CommandLine, runner: PublicRunner, project: str
+) -> None:
+    results = [{"exit_code": 3, "stdout": "told\n"}]
+    with doing(runner, lambda job: runner.fail(job["uuid"], results, "exit code 3")):
+        code, out, err = ended(command_line, *words(command_line, "--json"))
+    document = json.loads(out)
+    assert (code, document["exit_code"], document["job"]["status"]) == (3, 3, "failed")
+    assert document["report"]["job"] == document["job"]["uuid"]
+    assert "told\n" in err
+
+
+def test_job_that_is_canceled_elsewhere_ends_the_run_with_130(
+    command_line: CommandLine, runner: PublicRunner, project: str
+) -> None:
+    def do(job: dict[str, Any]) -> None:
+        with command_line.server.client() as client:
+            assert client.post(f"/v0/projects/jobs/jobs/{job['uuid']}/cancel").status_code == 200
+        assert runner.heartbeat()["event"] == "cancel"
+        runner.give_up(job["uuid"])
+
+    with doing(runner, do):
+        code, _, err = ended(command_line, *words(command_line))
+    assert code == 130
+    assert "status   canceled" in err
+
+
+def test_run_of_nobody_is_refused_by_the_server(
+    command_line: CommandLine, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("METALMARK_API_KEY_FILE")
+    code, out, err = ended(command_line, *words(command_line))
+    assert (code, out) == (125, "")
+    assert "401" in err
+
+
+def test_what_is_wrong_is_named_before_anything_is_submitted(
+    command_line: CommandLine, runner: PublicRunner, project: str
+) -> None:
+    for wrong, told in (
+        (("run", "--project", "jobs"), "--image"),
+        (words(command_line, "--job-timeout", "soon"), "--job-timeout"),
+        (words(command_line, "--env", "A"), "--env"),
+        (("run", "--project", "jobs", "--image", "./layout"), "./layout"),
+        (("run", "no-such.toml"), "no-such.toml"),
+    ):
+        code, out, err = ended(command_line, *wrong)
+        assert (code, out) == (2, ""), wrong
+        assert told in err
+    with pytest.raises(InputError, match="named already"):
+        command_line.run("run", "a.toml", "b.toml")
