@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metalmark.model import InputError
+from metalmark.runner.launcher import LAUNCHER
 
 UNIT_NAME = "metalmark-runner.service"
 CREDENTIAL = "runner-key"
+"""Where `metalmark.client.find_runner_key` looks for it, below ``$CREDENTIALS_DIRECTORY``."""
 EXIT_REFUSED = 77
 """Exit code of a runner whose credentials the server refuses (EX_NOPERM): starting it again would not help."""
 _STOP_GRACE_S = 60
@@ -49,7 +51,7 @@ Environment={environment}
 LoadCredential={credential}:{key_file}
 Restart=always
 RestartSec=5
-RestartPreventExitStatus=2 {refused}
+RestartPreventExitStatus={refused}
 TimeoutStartSec={start_s}
 # The job in hand is ended first; then results are sent and the host is put back.
 TimeoutStopSec={stop_s}
@@ -97,28 +99,33 @@ class ServiceUnit:
     options: tuple[str, ...] = ()
     """More options of ``runner up``."""
 
+    @property
+    def stop_timeout_s(self) -> int:
+        """How long systemd waits for the runner's end."""
+        return self.drain_timeout_s + _STOP_GRACE_S
+
+    def arguments(self) -> tuple[str, ...]:
+        """Return the command line that the launcher gets."""
+        return ("runner", "up", "--drain-timeout", str(self.drain_timeout_s), *self.options)
+
     def text(self) -> str:
         """Return the unit.
 
         Raises:
             InputError: A value has characters that no unit can hold.
         """
-        words = [
-            str(self.root / "launch"), "runner", "up", "--drain-timeout", str(self.drain_timeout_s), *self.options
-        ]  # fmt: skip
-        command = " ".join(_word(word) for word in words)
+        words = (str(self.root / LAUNCHER), *self.arguments())
         variables = {"METALMARK_HOST": self.host, "METALMARK_RUNNER": self.runner}
         return _TEXT.format(
             host_comment=_plain("--host", self.host).replace("%", "%%"),
             modules=" ".join(_MODULES),
-            # The variable is systemd's own and is put in by it.
-            command=f'{command} --key-file "${{CREDENTIALS_DIRECTORY}}/{CREDENTIAL}"',
+            command=" ".join(_word(word) for word in words),
             environment=" ".join(_quoted(f"{name}={value}") for name, value in variables.items()),
             credential=CREDENTIAL,
             key_file=_path("--key-file", self.key_file),
             refused=EXIT_REFUSED,
             start_s=_START_S,
-            stop_s=self.drain_timeout_s + _STOP_GRACE_S,
+            stop_s=self.stop_timeout_s,
             watchdog_s=_WATCHDOG_S,
             capabilities=" ".join(_CAPABILITIES),
             writable=" ".join(_path("folder", folder) for folder in (self.root, self.state, self.cache)),

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import metalmark
-from metalmark.model import NoSpace, StableError
+from metalmark.model import InputError, NoSpace, StableError
 from metalmark.runner.installation import Installation, InstalledVersion
 from metalmark.system import Completed, in_thread, no_space_told, run
 from metalmark.wire import UpdateArtifact, UpdateManifest
@@ -56,7 +56,7 @@ async def install_artifact(
         NoSpace: The file system is full.
     """
     await in_thread(installation.prepare)
-    found = await in_thread(_sha256, artifact)
+    found = await in_thread(artifact_checksum, artifact)
     if found != checksum:
         raise StableError("the artifact has another checksum", why=f"{found} instead of {checksum}")
     with tempfile.TemporaryDirectory(prefix="metalmark-update-", dir=installation.root) as place:
@@ -123,9 +123,17 @@ def _python() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def artifact_checksum(path: Path) -> str:
+    """Return the SHA-256 of an artifact, lower-case hex. Blocking.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError("artifact", str(path), error.strerror or "it cannot be read") from None
 
 
 def _unpack(artifact: Path, folder: Path) -> UpdateManifest:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from metalmark.client import RUNNER_CREDENTIAL_NAME
 from metalmark.model import InputError
-from metalmark.runner.service_unit import EXIT_REFUSED, ServiceUnit
+from metalmark.runner.service_unit import CREDENTIAL, EXIT_REFUSED, ServiceUnit
 
 
 def unit(**changes: object) -> ServiceUnit:
@@ -33,9 +34,7 @@ def service(text: str) -> dict[str, list[str]]:
 
 def test_the_command_reads_the_key_from_systemd_alone() -> None:
     lines = service(unit().text())
-    assert lines["ExecStart"] == [
-        '/opt/metalmark/launch runner up --drain-timeout 600 --key-file "${CREDENTIALS_DIRECTORY}/runner-key"'
-    ]
+    assert lines["ExecStart"] == ["/opt/metalmark/launch runner up --drain-timeout 600"]
     assert lines["LoadCredential"] == ["runner-key:/etc/metalmark/runner.key"]
     assert lines["Environment"] == ['"METALMARK_HOST=https://bench.example.com" "METALMARK_RUNNER=rack-1"']
 
@@ -46,8 +45,12 @@ def test_systemd_waits_longer_than_the_runner_drains() -> None:
     assert lines["KillMode"] == ["mixed"]
 
 
-def test_refused_credentials_and_wrong_usage_are_not_tried_again() -> None:
-    assert service(unit().text())["RestartPreventExitStatus"] == [f"2 {EXIT_REFUSED}"]
+def test_refused_credentials_are_not_tried_again() -> None:
+    assert service(unit().text())["RestartPreventExitStatus"] == [str(EXIT_REFUSED)]
+
+
+def test_the_credential_is_where_the_runner_looks_for_it() -> None:
+    assert RUNNER_CREDENTIAL_NAME == CREDENTIAL
 
 
 def test_specifiers_variables_and_quotes_are_taken_literally() -> None:
