@@ -46,6 +46,8 @@ class JobInHand:
         """How its execution is stopped; `cancel` is how others ask for it."""
         self.canceled_because: str | None = None
         """Why it was canceled; None when it was not."""
+        self.is_abandoned = False
+        """Whether it was canceled because this runner gave it up, and not because anybody wanted it to end."""
         self.refused_because: str | None = None
         """Why it is not executed at all; None when it is."""
         self.is_lost = False
@@ -68,6 +70,12 @@ class JobInHand:
         if self.end is not None or self.canceled_because is not None:
             return
         self.canceled_because = reason
-        # The one who executes it makes it a forced one in time.
+        # Whoever executes it makes that a forced stop in time.
         self.stop.request()
         self._changed()
+
+    def abandon(self, reason: str) -> None:
+        """Stop the job because this runner cannot see it through; another may, if the benchmark has not begun."""
+        if self.end is None and self.canceled_because is None:
+            self.is_abandoned = True
+            self.cancel(reason)

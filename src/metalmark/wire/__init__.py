@@ -98,6 +98,7 @@ if TYPE_CHECKING:
         read_from_server,
     )
     from metalmark.wire.iteration_output import (
+        HostOutput,
         IterationOutput,
         JobOutput,
         Results,
@@ -243,6 +244,13 @@ if TYPE_CHECKING:
         format_date_time,
         parse_date_time,
     )
+    from metalmark.wire.update_artifact import (
+        UpdateArtifact,
+        UpdateManifest,
+        UpdateTarget,
+        UpdateWheel,
+        write_artifact,
+    )
 
 __all__ = [
     "CHUNKS_MAX",
@@ -331,6 +339,7 @@ __all__ = [
     "HeldLease",
     "Hello",
     "HelloTag",
+    "HostOutput",
     "IterationCounts",
     "IterationOutput",
     "JobBody",
@@ -433,9 +442,13 @@ __all__ = [
     "TlsBody",
     "TokenBody",
     "TtlField",
+    "UpdateArtifact",
+    "UpdateManifest",
     "UpdateOffer",
     "UpdateRunnerBody",
     "UpdateSpecBody",
+    "UpdateTarget",
+    "UpdateWheel",
     "UploadBody",
     "Uploaded",
     "UrlField",
@@ -458,6 +471,7 @@ __all__ = [
     "read_runner_message",
     "read_server_message",
     "signal_frame",
+    "write_artifact",
 ]
 
 # Pydantic takes a noticeable time to import, and the frames of host and guest need none of it.
@@ -479,6 +493,7 @@ _LATE = (
     "rest_testbeds",
     "rest_jobs",
     "rest_output",
+    "update_artifact",
 )
 
 

@@ -21,7 +21,8 @@ class JobConfig(Body):
     """How to pull and run the image. What is None is left out on the wire.
 
     ``timeout`` is the limit of one iteration in seconds; ``registry`` ends in a slash. An image is pulled as
-    ``<authority of registry>/<project>@<digest>``.
+    ``<authority of registry>/<project>@<digest>``, or, from a registry that is not the server's own, as
+    ``<authority of registry>/<repository>@<digest>`` and without a token.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -31,6 +32,8 @@ class JobConfig(Body):
     digest: ImageDigest
     timeout: PositiveI32
     image: Text | None = None
+    repository: Text | None = None
+    """Only for our own runners: public ones are given no such job."""
     entrypoint: Arguments | None = None
     cmd: Arguments | None = None
     env: Variables | None = None
