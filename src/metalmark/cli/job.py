@@ -22,6 +22,7 @@ _STATUS = Literal["pending", "claimed", "running", "completed", "processed", "fa
 
 _SPEC = column("spec.slug", "spec")
 _ODD = {"spec": _SPEC, "pending": column("pending.text", "pending because")}
+_PLACE = column("pending.position", "place in the queue")
 _LIST = columns("uuid", "status", "phase", _SPEC, "priority", "created", "started", "completed")
 
 
@@ -85,6 +86,8 @@ def job_view(value: JsonValue) -> View:
     # A null of these says nothing: the job is not pending, has no fault, is no other's retry.
     silent = {"output", "config", *(name for name in ("pending", "error", "retry_of") if value.get(name) is None)}
     fields = [_ODD.get(name) or column(name) for name in value if name not in silent]
+    if value.get("pending") is not None:
+        fields.append(_PLACE)
     view = single(value, fields)
     output = value.get("output")
     if not isinstance(output, Mapping):

@@ -32,7 +32,7 @@ from metalmark.store.job_deadlines import (
 from metalmark.store.job_events import JobEventRecord, list_events
 from metalmark.store.job_moves import LeaseHolder, Moved, StoredOutput, move_job, record_phase, return_claim
 from metalmark.store.job_retry import retry_job
-from metalmark.store.job_waits import find_pending_reason
+from metalmark.store.job_waits import POSITION_MOST, find_pending_reason, find_queue_position
 from metalmark.store.jobs import (
     DEFAULT_PRIORITY,
     JobRecord,
@@ -183,6 +183,7 @@ __all__ = [
     "DEFAULT_PRIORITY",
     "LIVE_OUTPUT_MAX_BYTES",
     "MISSED",
+    "POSITION_MOST",
     "Act",
     "ActRecord",
     "Appended",
@@ -295,6 +296,7 @@ __all__ = [
     "find_project",
     "find_project_role",
     "find_proof",
+    "find_queue_position",
     "find_report",
     "find_report_by_key",
     "find_runner",
