@@ -16,6 +16,7 @@ from metalmark.cli.job_options import JobOptions, repeat_flags, split_words
 from metalmark.cli.logs import Verbosity, set_up_logging, shown
 from metalmark.cli.runner_records import add_runner_records
 from metalmark.cli.runner_service import add_runner_service
+from metalmark.cli.runner_up import add_runner_up
 from metalmark.model import InputError
 
 if TYPE_CHECKING:
@@ -176,3 +177,4 @@ def _image(positional: str | None, flag: str | None) -> str:
 
 add_runner_records(app)
 add_runner_service(app)
+add_runner_up(app)

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metalmark.runner.context import ChosenSandbox, ExecutionContext, Images, RunImage, RunRootfs, Sandboxes
+    from metalmark.runner.daemon import DaemonObserver, DaemonSettings, run_daemon
     from metalmark.runner.doctor import diagnose
     from metalmark.runner.executor import RunRecord, execute
     from metalmark.runner.fault_of import as_metalmark_error
     from metalmark.runner.finding import TROUBLESHOOTING, Diagnosis, Finding, Status
     from metalmark.runner.installation import DEFAULT_ROOT, Installation, InstalledVersion
     from metalmark.runner.iteration import IterationRecord
+    from metalmark.runner.job_in_hand import JobInHand
+    from metalmark.runner.jobs_in_hand import JobsInHand
     from metalmark.runner.link import Link
     from metalmark.runner.link_observer import LinkObserver
     from metalmark.runner.live_output import LiveOutput
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from metalmark.runner.observer import RunObserver
     from metalmark.runner.output_files import CollectedFile, CollectedFiles
     from metalmark.runner.phase_clock import Deadlines
+    from metalmark.runner.proved_capabilities import ProvedMachine
     from metalmark.runner.real_host import examine_host, host_firecracker
     from metalmark.runner.real_surroundings import CachedImages, MachineSandboxes
     from metalmark.runner.result_json import embedded, write_result
@@ -50,6 +54,8 @@ __all__ = [
     "ChosenSandbox",
     "CollectedFile",
     "CollectedFiles",
+    "DaemonObserver",
+    "DaemonSettings",
     "Deadlines",
     "Diagnosis",
     "ExecutionContext",
@@ -59,6 +65,8 @@ __all__ = [
     "Installation",
     "InstalledVersion",
     "IterationRecord",
+    "JobInHand",
+    "JobsInHand",
     "Link",
     "LinkObserver",
     "LiveOutput",
@@ -66,6 +74,7 @@ __all__ = [
     "ManagedUpdates",
     "Mark",
     "NoUpdates",
+    "ProvedMachine",
     "Restart",
     "RunImage",
     "RunObserver",
@@ -93,6 +102,7 @@ __all__ = [
     "find_updates",
     "host_firecracker",
     "prepare_setup",
+    "run_daemon",
     "run_selftest",
     "save_run",
     "select",
@@ -109,6 +119,8 @@ _MODULES = {
     "ChosenSandbox": "context",
     "CollectedFile": "output_files",
     "CollectedFiles": "output_files",
+    "DaemonObserver": "daemon",
+    "DaemonSettings": "daemon",
     "Deadlines": "phase_clock",
     "Diagnosis": "finding",
     "ExecutionContext": "context",
@@ -118,6 +130,8 @@ _MODULES = {
     "Installation": "installation",
     "InstalledVersion": "installation",
     "IterationRecord": "iteration",
+    "JobInHand": "job_in_hand",
+    "JobsInHand": "jobs_in_hand",
     "Link": "link",
     "LinkObserver": "link_observer",
     "LiveOutput": "live_output",
@@ -125,6 +139,7 @@ _MODULES = {
     "ManagedUpdates": "managed_update",
     "Mark": "selftest",
     "NoUpdates": "self_update",
+    "ProvedMachine": "proved_capabilities",
     "Restart": "self_update",
     "RunImage": "context",
     "RunObserver": "observer",
@@ -152,6 +167,7 @@ _MODULES = {
     "find_updates": "managed_update",
     "host_firecracker": "real_host",
     "prepare_setup": "setup",
+    "run_daemon": "daemon",
     "run_selftest": "selftest",
     "save_run": "saved_run",
     "select": "selftest",

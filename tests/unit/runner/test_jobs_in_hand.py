@@ -2,38 +2,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import anyio
 import pytest
+from tests.unit.runner.assignments import assignment
 
 from metalmark.model import Phase
-from metalmark.runner.assignment import Assignment
 from metalmark.runner.job_in_hand import JobInHand
 from metalmark.runner.jobs_in_hand import JobsInHand
 from metalmark.runner.result_spool import EndKind, EndOfJob, ResultSpool, SpooledEnd
-from metalmark.wire import JobConfig, SpecBody
 
 pytestmark = pytest.mark.anyio
-NOW = datetime(2026, 1, 31, tzinfo=UTC)
-SPEC = SpecBody.model_validate(
-    {
-        "uuid": str(UUID(int=5)), "name": "Small", "slug": "small", "os": "linux", "architecture": "x86_64",
-        "sandbox": "container", "cpu": 1, "memory": 2**29, "disk": 2**30, "network": False,
-        "created": "2026-01-31T00:00:00Z", "modified": "2026-01-31T00:00:00Z",
-    }
-)  # fmt: skip
-CONFIG = JobConfig.model_validate(
-    {"registry": "http://localhost:6610/", "project": str(UUID(int=6)), "digest": "sha256:" + "a" * 64, "timeout": 60}
-)
-
-
-def assignment(job: UUID | None = None, lease: int = 1) -> Assignment:
-    return Assignment(
-        job=job or uuid4(), lease=lease, spec=SPEC, config=CONFIG, token="secret", timeout_s=60, created=NOW
-    )
 
 
 class Executor:
