@@ -12,8 +12,8 @@ from pathlib import Path
 from metalmark.client.credential import Credential, CredentialKind
 from metalmark.model import InputError, StableError
 
-RUNNER_CREDENTIAL_NAME = "metalmark-runner-key"
-"""File name below ``$CREDENTIALS_DIRECTORY``, as in systemd's ``LoadCredential=metalmark-runner-key:…``."""
+RUNNER_CREDENTIAL_NAME = "runner-key"
+"""File name below ``$CREDENTIALS_DIRECTORY``, as in systemd's ``LoadCredential=runner-key:…``."""
 
 _HIDDEN = "***"
 _LONGEST = 64 * 1024

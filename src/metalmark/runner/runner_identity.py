@@ -25,7 +25,5 @@ class RunnerIdentity:
     capabilities: ProvedCapabilities
     facts: Mapping[str, JsonValue] = field(default_factory=dict)
     """What else is to be known of the host; at most 64 KiB as JSON."""
-    checksum: str | None = None
-    """SHA-256 of the installed update artifact, when this install can be updated."""
     metadata: RunnerMetadata | None = None
     """What a server of public messages is told for its offers of an update; None asks for none."""
