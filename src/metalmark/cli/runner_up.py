@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metalmark.cli.async_command import run_async
 from metalmark.cli.errors import tell
 from metalmark.cli.job_options import LOG_LEVELS
 from metalmark.cli.logs import Verbosity, set_up_logging, shown
@@ -198,6 +197,8 @@ def up(  # noqa: PLR0917  # the flags, all given by name
 
 
 def _serve(asked: _Asked) -> None:
+    from metalmark.cli.async_command import run_async
+
     try:
         restart = run_async(lambda: _run(asked))
     except ChannelRefused as error:

@@ -84,6 +84,7 @@ class JobExecutor:
         """Execute a job to its end; None when that could not be brought onto the disk."""
         started_s = monotonic_s()
         log = _log.bind(job=str(job.job), lease=job.lease)
+        log.info("job taken", spec=None if job.assignment is None else str(job.assignment.spec.slug))
         try:
             end = await self._carried_out(job)
         except NoSpace as error:

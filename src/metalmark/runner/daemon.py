@@ -24,7 +24,7 @@ from metalmark.runner.jobs_in_hand import JobsInHand
 from metalmark.runner.link import Link
 from metalmark.runner.link_observer import LinkObserver
 from metalmark.runner.proved_capabilities import ProvedMachine, prove
-from metalmark.runner.real_surroundings import CachedImages, MachineSandboxes
+from metalmark.runner.real_surroundings import CachedImages
 from metalmark.runner.result_spool import ResultSpool
 from metalmark.runner.run_spool import spool_folder
 from metalmark.runner.runner_identity import RunnerIdentity
@@ -127,7 +127,7 @@ async def run_daemon(
         surroundings = JobSurroundings(
             capabilities=machine.capabilities,
             images=images,
-            sandboxes=MachineSandboxes(settings.drivers),
+            sandboxes=machine,
             folders=places,
             spool=scratch,
             topology=read_topology(),

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from metalmark.host import MemoryFacts, Topology
 from metalmark.model import Capabilities, MetalmarkError, SandboxName, SandboxUnavailable
-from metalmark.sandbox import Accelerator, Availability, Driver
+from metalmark.sandbox import Accelerator, Availability, Choice, Driver
 from metalmark.system import Folders, find_tool, free_bytes, in_thread, run
 from metalmark.wire import ProvedCapabilities
 
@@ -28,6 +28,25 @@ class ProvedMachine:
     """The answer of each sandbox that was asked, also of those that are not used."""
     why_not: Mapping[SandboxName, str]
     """Why a sandbox is not used, for people."""
+    drivers: Mapping[SandboxName, Driver]
+    """Those that were asked. A box needs no further probe."""
+
+    async def choose(self, requested: SandboxName | None) -> Choice:
+        """Return a sandbox that was proved (`metalmark.runner.context.Sandboxes`).
+
+        Raises:
+            SandboxUnavailable: It is not used here.
+        """
+        if requested is None or requested not in self.found or requested in self.why_not:
+            why = "it was not asked for" if requested is None else self.why_not.get(requested, "it is not allowed here")
+            raise SandboxUnavailable(f"sandbox {requested} is not used by this runner", why=why)
+        found = self.found[requested]
+        return Choice(
+            driver=self.drivers[requested],
+            name=requested,
+            accelerator=found.accelerator,
+            reason=f"the job's spec wants it; {found.reason}",
+        )
 
     @property
     def facts(self) -> dict[str, JsonValue]:
@@ -92,7 +111,12 @@ async def prove(
             "network": await _has_network(used),
         }
     )
-    return ProvedMachine(capabilities=capabilities, found=found, why_not=why_not)
+    return ProvedMachine(
+        capabilities=capabilities,
+        found=found,
+        why_not=why_not,
+        drivers={driver.name: driver for driver in drivers},
+    )
 
 
 def as_capabilities(proved: ProvedCapabilities) -> Capabilities:
