@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from metalmark.cli import local_run_flags as flags
 from metalmark.cli.errors import exit_status, tell
 from metalmark.cli.job_options import JobOptions, repeat_flags, split_words
+from metalmark.cli.local_job_file import is_job_file, with_job_file
 from metalmark.cli.logs import Verbosity, set_up_logging, shown
 from metalmark.cli.runner_records import add_runner_records
 from metalmark.cli.runner_service import add_runner_service
@@ -109,6 +110,8 @@ def run(  # noqa: PLR0917  # the flags, all given by name
 ) -> None:
     """Run an OCI image's benchmark in a sandbox on this machine.
 
+    IMAGE may be a job file, FILE.toml; flags beat what it says.
+
     Words after -- replace the image's CMD, as `docker run IMAGE CMD` does.
     """
     try:
@@ -141,7 +144,10 @@ def run(  # noqa: PLR0917  # the flags, all given by name
             live=live,
             sandbox_log_level=sandbox_log_level,
         )
-        spec = options.job()
+        if is_job_file(image or ""):
+            spec = with_job_file(options, image or "", image=image_flag, given=_given(context))
+        else:
+            spec = options.job()
         # From here on it takes the runner, and everything that the runner takes.
         from metalmark.cli.run_command import RunRequest, carry_out
 
@@ -169,8 +175,13 @@ def run(  # noqa: PLR0917  # the flags, all given by name
     raise typer.Exit(status)
 
 
+def _given(context: typer.Context) -> frozenset[str]:
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name != "DEFAULT")
+
+
 def _image(positional: str | None, flag: str | None) -> str:
-    if positional is not None and flag is not None:
+    if positional is not None and flag is not None and not is_job_file(positional):
         raise InputError("IMAGE", positional, f"--image {flag} names one already", hint="put the command after --")
     return positional if positional is not None else flag or ""
 
