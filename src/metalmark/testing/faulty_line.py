@@ -121,6 +121,8 @@ class FaultyLine:
             task = self._loop.create_task(self._carry(client))
             self._carried.add(task)
             task.add_done_callback(self._carried.discard)
+            # Here too: one that is canceled before its first step has no finally.
+            task.add_done_callback(lambda _, client=client: client.close())  # type: ignore[misc]  # a bound default
             self.connections += 1
 
     async def _carry(self, client: socket.socket) -> None:

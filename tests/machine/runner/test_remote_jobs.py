@@ -74,7 +74,9 @@ def test_a_job_is_followed_live_and_ends_with_its_results(
     assert (followed.text(), followed.text("stderr")) == (result["stdout"], result["stderr"])
     phases = [event["phase"] for _, kind, event in followed.events if kind == "phase"]
     assert phases[-2:] == ["exec", "collect"], phases
-    assert followed.events[-1][1:] == ("end", {"status": "processed"})
+    _, kind, end = followed.events[-1]
+    assert kind == "end"
+    assert end["status"] in ("completed", "processed"), "the stream ends with the benchmark, not with its reading"
 
 
 @pytest.mark.parametrize("sandbox", SANDBOXES)
@@ -120,16 +122,10 @@ def test_a_second_run_asks_the_registry_for_nothing(rig: Rig, specs: dict[str, s
     assert done["end_reason"] == "completed", runner.log()
 
 
-def test_a_runner_says_what_it_proved(rig: Rig, runner: RunnerProcess) -> None:
-    found = rig.call("GET", f"/v0/runners/{runner.runner}")
-    assert {"container", "qemu"} <= set(found["capabilities"]["sandboxes"]), found
-    assert "none" not in found["capabilities"]["sandboxes"], "that needs --danger-allow-no-sandbox"
-    assert found["capabilities"]["vcpus"] >= 1
-
-
 def test_a_job_for_which_no_sandbox_was_proved_waits_with_the_reason(rig: Rig, runner: RunnerProcess) -> None:
     spec = rig.spec("unboxed", None)
     rig.call("POST", f"/v0/runners/{runner.runner}/specs", {"spec": spec})
     job = rig.submit(spec, "true")
-    assert rig.job(job)["pending"]["cause"] == "not_capable"
+    reason = rig.job(job)["pending"]
+    assert (reason["cause"], "sandbox none did not work there" in reason["text"]) == ("not_capable", True), reason
     rig.cancel(job)
