@@ -97,17 +97,8 @@ if TYPE_CHECKING:
         read_from_runner,
         read_from_server,
     )
-    from metalmark.wire.iteration_output import (
-        HostOutput,
-        IterationOutput,
-        JobOutput,
-        Results,
-    )
-    from metalmark.wire.job_config import (
-        Average,
-        Fold,
-        JobConfig,
-    )
+    from metalmark.wire.iteration_output import HostOutput, IterationOutput, JobOutput, Results
+    from metalmark.wire.job_config import Average, Fold, JobConfig
     from metalmark.wire.rest_accounts import (
         FOREVER_S,
         AcceptBody,
