@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
@@ -98,7 +98,7 @@ class ChannelConnection:
 
     def abort(self) -> None:
         """End the connection at once, without a word."""
-        self._socket.transport.abort()
+        _abort(self._socket)
 
     def _over(self, error: ConnectionClosed) -> Never:
         received, sent = error.rcvd, error.sent
@@ -141,8 +141,10 @@ async def open_channel(
     finally:
         # What was said is on its way; the peer's answer is worth a moment, and not a hang.
         with anyio.CancelScope(shield=True), anyio.move_on_after(limits.close_s):
-            await socket.close()
-        socket.transport.abort()
+            # asyncio's own error for a transport that is closed already, which the library closes again.
+            with suppress(AttributeError):
+                await socket.close()
+        _abort(socket)
 
 
 async def _connected(
@@ -220,6 +222,11 @@ def _refusal(settings: ConnectionSettings, status: int, retry_after: str) -> Cha
         why="a runner's channel is not there, or something between does not let it through",
         hint="see whether --host names the server's API, and --runner its runner; a proxy has to pass on upgrades",
     )
+
+
+def _abort(socket: ClientConnection) -> None:
+    if not socket.transport.is_closing():
+        socket.transport.abort()
 
 
 def _silent() -> logging.Logger:
