@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import typer.main
 
-from metalmark.cli.async_command import run_async
-from metalmark.cli.view import done, show
 from metalmark.model import InputError, StableError
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ Root = Annotated[Path, typer.Option("--root", metavar="DIR", help="Where version
 
 def add_runner_service(app: typer.Typer) -> None:
     """Add the commands to the group ``runner``."""
-    app.command("install-service")(install_service)
+    app.command("install-service", context_settings={"ignore_unknown_options": True})(install_service)
     app.command("uninstall-service")(uninstall_service)
     app.command("smoke-test", hidden=True)(smoke_test)
 
@@ -39,7 +37,7 @@ def install_service(  # noqa: PLR0917  # each is a flag
     options: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[-- OPTION...]", help="More options of `runner up`, after --: -- --slots 2.", show_default=False
+            metavar="UP-OPTION", help="As in `--slots 2 --allow-emulation`.", show_default=False
         ),
     ] = None,
     host: Annotated[
@@ -76,6 +74,8 @@ def install_service(  # noqa: PLR0917  # each is a flag
 
     Running it again brings the service up to date, and changes nothing when there is nothing to change.
     """
+    from metalmark.cli.async_command import run_async
+    from metalmark.cli.view import done, show
     from metalmark.client import find_address
     from metalmark.runner.service import ServiceRequest, Systemctl, install_service
     from metalmark.runner.service_unit import ServiceUnit
@@ -95,7 +95,8 @@ def install_service(  # noqa: PLR0917  # each is a flag
         drain_timeout_s=drain_timeout,
         options=tuple(options or ()),
     )
-    _parse(unit.arguments())
+    # The unit gives the name by the environment.
+    _parse((*unit.arguments(), "--runner", name))
     if only_print:
         sys.stdout.write(unit.text())
         return
@@ -106,6 +107,8 @@ def install_service(  # noqa: PLR0917  # each is a flag
 
 def uninstall_service(root: Root = _OPT) -> None:
     """Stop the service and take it away; the key, results that wait to be sent, and caches stay."""
+    from metalmark.cli.async_command import run_async
+    from metalmark.cli.view import done, show
     from metalmark.runner.service import Systemctl, uninstall_service
 
     found = run_async(functools.partial(uninstall_service, root.absolute(), manager=Systemctl(), tell=_tell))

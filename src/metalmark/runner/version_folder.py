@@ -28,6 +28,8 @@ _ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "HOME": "/nonexistent",
     "PYTHONNOUSERSITE": "1",
+    # The unit of the service gives it, so no command line does.
+    "METALMARK_RUNNER": "smoke-test",
 }
 """Nothing of this process's own: no index, proxy or configuration of pip, and no modules of a user."""
 _CHECKSUM_CHARACTERS = 12

@@ -27,6 +27,7 @@ from metalmark.server.channel_job import leased
 from metalmark.server.channel_wire import NORMAL, PROTOCOL_ERROR, TOO_BIG, ChannelWire, Gone, Silence
 from metalmark.server.channels import ProcessIdentity
 from metalmark.server.job_desk import Ending, JobDesk, output_key
+from metalmark.server.update_offers import OwnOffers
 from metalmark.store import (
     Appended,
     ClaimedJob,
@@ -89,6 +90,7 @@ class OwnSession:
         self._version = version
         self._desk = JobDesk(context)
         self._identity: ProcessIdentity | None = None
+        self._offers: OwnOffers | None = None
         self._capabilities = Capabilities()
         self._held: dict[UUID, LeaseHolder] = {}
         self._wanting: Wanting | None = None
@@ -152,6 +154,7 @@ class OwnSession:
         self._identity = ProcessIdentity(process=hello.process, boot=hello.boot)
         self._context.channels.identified(self)
         self._capabilities = _capabilities(hello)
+        self._offers = OwnOffers(self._context, hello)
         held = await self._welcomed(hello, facts)
         await self._wire.send(
             Welcome(
@@ -208,6 +211,9 @@ class OwnSession:
                 await self._leave(NORMAL, json.dumps(str(EndReason.HEARTBEAT_TIMEOUT)))
             message = await self._read(text)
             await self._wire.send(await self._answer(message))
+            offer = None if self._offers is None else await self._offers.due()
+            if offer is not None:
+                await self._wire.send(offer)
 
     async def _read(self, text: str) -> FromRunner:
         if len(text) > FRAME_MAX_BYTES:

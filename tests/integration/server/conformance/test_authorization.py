@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 TABLE = Path(__file__).with_name("authorization.txt")
-LEFT_OUT = re.compile(r"/channel$|^/metrics$|/v0/server/backup$|^/healthz$|^/readyz$|/v0/auth/|/jobs/{\w+}/output$")
+LEFT_OUT = re.compile(r"/channel$|^/metrics$|/v0/server/backup$|^/healthz$|^/readyz$|/v0/auth/|/v0/updates/|/jobs/{\w+}/output$")
 """What has a credential of its own kind or none, or makes something large; other tests have these."""
 
 CALLERS = (
