@@ -52,6 +52,7 @@ TESTED_ELSEWHERE = {
     "oci/tar_records.py": "tests/integration/oci/test_odd_headers.py",
     "oci/tar_stream.py": "tests/integration/oci/test_odd_headers.py",
     "runner/iteration.py": "tests/unit/runner/test_executor.py",
+    "runner/job_in_hand.py": "tests/unit/runner/test_jobs_in_hand.py",
     "runner/real_surroundings.py": "tests/machine/runner/test_run_command.py",
     "runner/selftest_checks.py": "tests/unit/runner/test_selftest.py",
     "runner/selftest_images.py": "tests/machine/runner/test_selftest.py",

@@ -14,6 +14,7 @@ import structlog
 
 from metalmark.host import Topology
 from metalmark.model import (
+    MAX_JOB_ITERATIONS,
     Demand,
     InputError,
     JobSpec,
@@ -194,7 +195,9 @@ def refusal(assignment: Assignment, capabilities: ProvedCapabilities) -> str:
         found.append("jobs without a sandbox need a runner with --danger-allow-no-sandbox")
     if spec.sandbox == "firecracker" and spec.network:
         found.append("Firecracker has no network here")
-    return f"this runner cannot serve the spec {spec.slug}: {'; '.join(found)}" if found else ""
+    if (assignment.config.iter or 0) > MAX_JOB_ITERATIONS:
+        found.append(f"{assignment.config.iter} iterations are more than {MAX_JOB_ITERATIONS}")
+    return f"this runner cannot serve the job (spec {spec.slug}): {'; '.join(found)}" if found else ""
 
 
 def job_spec(assignment: Assignment, surroundings: JobSurroundings) -> JobSpec:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from signal import SIGTERM
 from typing import Any
 
@@ -155,26 +152,3 @@ def test_jobs_side_by_side_share_no_cpu(rig: Rig, spec: str) -> None:
     else:
         assert not set(spans[0][2]) & set(spans[1][2])
     assert runner.stop() == 0
-
-
-def test_wrong_usage_is_said_before_anything_is_done(tmp_path: Path) -> None:
-    program = Path(sys.executable).with_name("metalmark")
-    key = tmp_path / "key"
-    key.write_text("bencher_runner_" + "a" * 30)
-    key.chmod(0o600)
-    base = [program, "runner", "up", "--key-file", key]
-    for words, told in (
-        (["--runner", "UPPER CASE"], "--runner"),
-        (["--runner", "r", "--host", "ftp://x"], "--host"),
-        (["--runner", "r", "--drain-timeout", "soon"], "--drain-timeout"),
-        (["--runner", "r", "--no-auto-update", "--update-channel", "canary"], "--no-auto-update"),
-        (["--runner", "r", "--slots", "0"], "--slots"),
-        ([], "--runner"),
-    ):
-        done = subprocess.run(
-            [*base, *words], capture_output=True, text=True, timeout=60, check=False,
-            env={"PATH": os.environ["PATH"], "METALMARK_HOME": str(tmp_path / "home")},
-        )  # fmt: skip
-        assert done.returncode == 2, (words, done.stderr)
-        assert told in done.stderr
-    assert not (tmp_path / "home").exists()

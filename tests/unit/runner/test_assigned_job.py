@@ -290,6 +290,10 @@ def test_refusal_says_what_is_lacking(spec: dict[str, Any], why: str) -> None:
     assert why in refusal(assignment(spec=spec), CAPABLE)
 
 
+def test_no_plan_is_made_of_billions_of_iterations() -> None:
+    assert "4294967295 iterations" in refusal(assignment(iter=2**32 - 1), CAPABLE)
+
+
 def test_registry_gets_the_jobs_token_and_nothing_of_this_machine() -> None:
     environment = {"HOME": "/root", "DOCKER_CONFIG": "/x", "https_proxy": "http://p", "SSL_CERT_FILE": "/ca"}
     access = registry_access(assignment(), environment)
