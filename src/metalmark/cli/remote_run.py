@@ -206,7 +206,8 @@ class _WatchedJob:
             tell(error)
 
     def _with_hint(self, error: MetalmarkError) -> MetalmarkError:
-        error.hint = error.hint or f"the job goes on: metalmark job logs --follow {self.project} {self.job}"
+        follow = f"the job may go on: metalmark job logs --follow {self.project} {self.job}"
+        error.hint = f"{error.hint}; {follow}" if error.hint else follow
         return error
 
 
