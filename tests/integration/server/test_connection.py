@@ -1,4 +1,4 @@
-"""Clients that do not read: their connections are cut, and what writes to them is not kept waiting."""
+"""Clients that do not read, or send no request: their connections are cut. Those of channels are not."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 import uvicorn
+from websockets.asyncio.client import connect
 
-from metalmark.server.connection import BoundedHttp
+from metalmark.server.connection import BoundedChannel, BoundedHttp
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +53,32 @@ async def test_who_does_not_read_is_cut() -> None:
             writer.close()
             with contextlib.suppress(ConnectionResetError):
                 await writer.wait_closed()
+    finally:
+        server.should_exit = True
+        await serving
+        listening.close()
+
+
+async def test_a_channel_that_is_silent_is_not_taken_for_a_request_that_does_not_come() -> None:
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+
+    protocol = type("Impatient", (BoundedHttp,), {"head_timeout_s": 0.2})
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        echo, http=protocol, ws=BoundedChannel, lifespan="off", log_config=None, access_log=False, interface="asgi3"
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.ensure_future(server.serve(sockets=[listening]))
+    try:
+        with anyio.fail_after(30):
+            async with connect(f"ws://127.0.0.1:{listening.getsockname()[1]}", compression=None, proxy=None) as channel:
+                await anyio.sleep(0.6)
+                await channel.send("still here")
+                assert await channel.recv() == "still here"
     finally:
         server.should_exit = True
         await serving
