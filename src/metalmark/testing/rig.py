@@ -39,6 +39,8 @@ class Rig:
     registry: StandInRegistry
     image: str
     """A busybox, as the server's configuration allows it."""
+    busybox: FakeImage
+    """The same."""
     key: str = ""
     """The administrator's."""
     project: str = ""
@@ -190,8 +192,9 @@ def standing_rig(
             "limits": UNLIMITED,
             "registry": {"allowed": [registry.name]},
         }
-        image = f"{registry.name}/busybox@{registry.push(busybox_image(folder / 'image'))}"
-        rig = Rig(folder=folder, servers=[], registry=registry, image=image)
+        busybox = busybox_image(folder / "image")
+        image = f"{registry.name}/busybox@{registry.push(busybox)}"
+        rig = Rig(folder=folder, servers=[], registry=registry, image=image, busybox=busybox)
         stack.callback(_stop_all, rig)
         for number in range(servers):
             server = ServerProcess(folder=folder, settings=settings, name=f"server{number}", host=host)
