@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import anyio
 import structlog
 
 from metalmark.model import MetalmarkError, Phase
@@ -43,8 +42,11 @@ class Asking(Protocol):
     async def ask(self, message: Callable[[int], Body], answered: Answered, *, limit_s: float) -> None:
         """Send a message, made with its number; its answer is handed over within the limit, or the connection ends."""
 
-    def look_again(self, after_s: float = 0.0) -> None:
+    def look_again(self) -> None:
         """Call `JobTeller.tell` again."""
+
+    async def pause(self, seconds: float) -> None:
+        """Wait."""
 
     def start(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something beside the telling."""
@@ -83,12 +85,13 @@ class JobTeller:
         self._began = False
         self._offset = 0
         self._sending_output = False
-        self._drain_until: float | None = None
+        self._draining = False
+        self._drained = False
         self._telling_end = False
         self._uploading = False
         self._uploaded = False
         self._without_results = ""
-        self._not_before = 0.0
+        self._pausing = False
 
     async def tell(self) -> None:
         """Say what was not said yet, as far as it can be said now.
@@ -96,7 +99,7 @@ class JobTeller:
         Raises:
             ChannelLost: The connection is over.
         """
-        if self._not_before > anyio.current_time():
+        if self._pausing:
             return
         job = self.job
         if job.end is None and job.phase is not None and job.phase != self._phase:
@@ -167,8 +170,9 @@ class JobTeller:
         message = await in_thread(self._message_of, end, large)
 
         async def answered(answer: Taken | Refused) -> None:
-            self._telling_end = False
+            # In this order: the job is in hand until its end is off the disk, and is not told meanwhile.
             await self._end_answered(answer)
+            self._telling_end = False
 
         # The number of a message is known only now.
         await self._asking.ask(
@@ -180,12 +184,17 @@ class JobTeller:
 
     def _waits_for_output(self) -> bool:
         """Whether live output is still to be taken: after the end nobody takes it."""
-        if not self._sending_output and self.job.output.read(self._offset) is None:
+        if self._drained or (not self._sending_output and self.job.output.read(self._offset) is None):
             return False
-        if self._drain_until is None:
-            self._drain_until = anyio.current_time() + self._pace.drain_s
-            self._asking.look_again(self._pace.drain_s)
-        return anyio.current_time() < self._drain_until
+        if not self._draining:
+            self._draining = True
+            self._asking.start(self._drain)
+        return True
+
+    async def _drain(self) -> None:
+        await self._asking.pause(self._pace.drain_s)
+        self._drained = True
+        self._asking.look_again()
 
     async def _end_answered(self, answer: Taken | Refused) -> None:
         job, lease = self.job.job, self.job.lease
@@ -204,7 +213,6 @@ class JobTeller:
         else:
             _log.error("result refused", job=str(job), lease=lease, message=answer.message)
             self._without_results = f"the server refused the results: {answer.message}"
-            self._asking.look_again()
 
     async def _bring(self, end: SpooledEnd) -> None:
         """Upload the document; what is lost on the way is tried again."""
@@ -242,5 +250,11 @@ class JobTeller:
         return False
 
     def _wait(self, seconds: float) -> None:
-        self._not_before = anyio.current_time() + seconds
-        self._asking.look_again(seconds)
+        self._pausing = True
+
+        async def pause() -> None:
+            await self._asking.pause(seconds)
+            self._pausing = False
+            self._asking.look_again()
+
+        self._asking.start(pause)

@@ -166,17 +166,13 @@ class OwnSession:
         self._asked[number] = _Asked(event=str(getattr(made, "event", "")), until=until, answered=answered)
         await self._connection.send(channel_text(made))
 
-    def look_again(self, after_s: float = 0.0) -> None:
+    def look_again(self) -> None:
         """Look for what is to be said."""
-        if after_s <= 0:
-            self._wake.set()
-            return
+        self._wake.set()
 
-        async def later() -> None:
-            await self._clock.sleep_s(after_s)
-            self._wake.set()
-
-        self.start(later)
+    async def pause(self, seconds: float) -> None:
+        """Wait."""
+        await self._clock.sleep_s(seconds)
 
     def start(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something for as long as the connection is there; what it raises ends the connection."""
@@ -232,8 +228,7 @@ class OwnSession:
         async def answered(answer: Taken | Refused) -> None:
             if isinstance(answer, Refused):
                 _log.warning("ready refused", reason=str(answer.reason), message=answer.message)
-                self._room = None
-                self.look_again(self._pace.again_s)
+                self.start(self._ask_for_jobs_again)
             elif not self.worked:
                 self.worked = True
                 self._updates.acknowledged()
@@ -242,6 +237,11 @@ class OwnSession:
         await self.ask(
             lambda number: Wanting(id=number, slots=slots, received=received), answered, limit_s=self._pace.answer_s
         )
+
+    async def _ask_for_jobs_again(self) -> None:
+        await self.pause(self._pace.again_s)
+        self._room = None
+        self._wake.set()
 
     async def _beat(self) -> None:
         while True:
