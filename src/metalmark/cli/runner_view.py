@@ -164,6 +164,6 @@ def _state(job: JobInHand) -> str:
     if job.canceled_because is not None:
         return "being stopped"
     if job.phase is None:
-        return "waiting for CPUs"
+        return "waiting to start"
     phase, iteration = job.phase
     return f"{phase} of iteration {iteration}" if iteration else str(phase)

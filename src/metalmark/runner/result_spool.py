@@ -7,7 +7,8 @@
                                      room for another error, for when the disk is full by then
     <folder>/<job>.<lease>.spare     its document, without results
     <folder>/<job>.<lease>.json      the document; counts only beside…
-    <folder>/<job>.<lease>.end       …the end of the job, renamed into place once the document is on disk
+    <folder>/<job>.<lease>.end       …the end of the job, renamed into place once the document is on disk; what is in
+                                     reserve does not count any more
     <folder>/*.bad                   what could not be read
 
 Each end begins with a format version. A job that was in hand when the process or the machine died is told as failed at
@@ -232,9 +233,10 @@ class ResultSpool:
         return self._keep(job, lease, end, lambda sink: sink.write(_BARE_DOCUMENT))
 
     def forget(self, job: UUID, lease: int) -> None:
-        """Remove whatever there is of a job, its end first."""
+        """Remove whatever there is of a job."""
         place = self._place(job, lease)
-        for suffix in (".end", ".begun", ".json", ".spare"):
+        # A death in between leaves an end that is told once more, and neither another one nor half of one.
+        for suffix in (".begun", ".spare", ".end", ".json"):
             place.with_suffix(suffix).unlink(missing_ok=True)
 
     def _keep(self, job: UUID, lease: int, end: EndOfJob, write: Callable[[ByteSink], object]) -> SpooledEnd:
@@ -242,9 +244,12 @@ class ResultSpool:
         document = place.with_suffix(".json")
         room = self._limit_bytes - sum(path.stat().st_size for path in self.folder.glob("*.json"))
         try:
-            with published(document) as stream:
+            # It counts from when its end is published, which makes its name durable too.
+            with no_space_told(document), document.open("wb") as stream:
                 counted = _Counted(stream, room)
                 write(counted)
+                stream.flush()
+                os.fsync(stream.fileno())
             checksum = counted.hasher.hexdigest()
             kept = _EndFile.of(job, lease, end, checksum=checksum, size_bytes=counted.size_bytes)
             with published(place.with_suffix(".end")) as stream:
@@ -253,8 +258,7 @@ class ResultSpool:
             with suppress(OSError):
                 document.unlink(missing_ok=True)
             raise
-        for suffix in (".begun", ".spare"):
-            place.with_suffix(suffix).unlink(missing_ok=True)
+        # What was kept in reserve is removed with the rest: nobody waits for that.
         return kept.spooled(document)
 
     def _keep_in_reserve(self, job: UUID, lease: int, end: EndOfJob) -> SpooledEnd:

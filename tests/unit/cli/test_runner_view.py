@@ -36,7 +36,7 @@ async def test_view_shows_connection_jobs_and_ends(tmp_path: Path) -> None:
     assert "sandboxes: qemu, container" in seen(view)
     assert "waiting for jobs" in seen(view)
     jobs.take(assignment(JOB))
-    assert "waiting for CPUs" in seen(view)
+    assert "waiting to start" in seen(view)
     job = jobs.holding()[0]
     job.enter(Phase.EXEC, 2)
     shown = seen(view)
