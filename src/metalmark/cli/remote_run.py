@@ -17,7 +17,15 @@ from metalmark.cli.errors import tell
 from metalmark.cli.job_logs import JobLog
 from metalmark.cli.remote import say, warn
 from metalmark.cli.view import write_bytes, write_out
-from metalmark.model import FINAL_STATUSES, JobEnd, MetalmarkError, RequestRefused, StableError, read_job_end
+from metalmark.model import (
+    EXIT_SIGNAL_BASE,
+    FINAL_STATUSES,
+    JobEnd,
+    MetalmarkError,
+    RequestRefused,
+    StableError,
+    read_job_end,
+)
 from metalmark.system import sleep_s
 
 if TYPE_CHECKING:
@@ -79,7 +87,8 @@ class _WatchedJob:
         self._server = server
         self._log = JobLog(as_json=False, say=say, stdout=sys.stderr if as_json else None)
         self._stdout = sys.stderr if as_json else sys.stdout
-        self._left = False
+        self._hung_up = False
+        self._asking = False
 
     async def follow(self) -> JsonValue:
         """Return the job after its end; None when it was left alone before."""
@@ -101,9 +110,9 @@ class _WatchedJob:
     def left_with(self) -> int:
         """Say how to find the job again, and return the exit code of whoever leaves it."""
         if self.stopped_by:
-            return 128 + self.stopped_by
+            return EXIT_SIGNAL_BASE + self.stopped_by
         say(f"the job goes on; follow it with: metalmark job logs --follow {self.project} {self.job}")
-        return 0
+        return EXIT_SIGNAL_BASE + SIGHUP if self._hung_up else 0
 
     async def report(self) -> JsonValue:
         """Return the report as it is now; as it was submitted when that cannot be had."""
@@ -122,9 +131,9 @@ class _WatchedJob:
                 "projects", self.project, "jobs", self.job, "output", query={"follow": True}, on_event=self._log.take
             )
         except RequestRefused as error:
-            if error.status not in (401, 404):
+            if error.status not in (401, 404, 429):
                 raise
-            # A server without live output, or for whom it is not: its end is to be seen all the same.
+            # A server without live output, for others only, or for no more: the job's end is to be seen all the same.
             return await self._polled()
         return await self._read()
 
@@ -150,7 +159,13 @@ class _WatchedJob:
             await sleep_s(_POLL_S)
 
     async def _view(self) -> JsonValue:
-        return (await self._server.call("GET", "projects", self.project, "jobs", self.job)).value
+        while True:
+            try:
+                return (await self._server.call("GET", "projects", self.project, "jobs", self.job)).value
+            except RequestRefused as error:
+                if error.status != 429:
+                    raise
+            await sleep_s(_POLL_S * 5)
 
     def _print_output(self, job: JsonValue) -> None:
         output = job.get("output") if isinstance(job, Mapping) else None
@@ -166,6 +181,7 @@ class _WatchedJob:
             async for number in signals:
                 if number is SIGHUP:
                     # The terminal is gone; the job is elsewhere and needs none.
+                    self._hung_up = True
                     tasks.cancel_scope.cancel()
                 elif self.stopped_by:
                     warn("ended before the job was; it is being canceled")
@@ -174,8 +190,6 @@ class _WatchedJob:
                     tasks.start_soon(self._ask, tasks)
                 else:
                     self._cancel(tasks, number)
-
-    _asking = False
 
     async def _ask(self, tasks: TaskGroup) -> None:
         """Ask what an interrupt is to mean; another one while it is asked cancels the job."""

@@ -31,6 +31,9 @@ INTERFACE_VERSION = "0.6.12"
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """The longest answer that is read: a job's output is the longest, and is bounded by the server to less."""
 
+_STREAM_IDLE_S = 45.0
+"""How long a stream of events may be silent."""
+
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "PATCH", "OPTIONS"})
 """Methods that do the same when they are done twice. The second DELETE of a key is an error."""
 
@@ -189,6 +192,9 @@ class ServerSession:
         """Open a stream of events and yield its bytes."""
         request = self._request("GET", segments, query, None)
         request.headers["Accept"] = "text/event-stream"
+        # A server says that it is alive more often than that; a connection that is half open says nothing.
+        timeouts = request.extensions["timeout"]
+        request.extensions["timeout"] = {**timeouts, "read": min(timeouts["read"], _STREAM_IDLE_S)}
         if last_id:
             request.headers["Last-Event-ID"] = last_id
         async with self._failures_told(repeatable=True, what=what):
