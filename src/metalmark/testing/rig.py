@@ -157,6 +157,8 @@ class Rig:
         deadline = time.monotonic() + seconds
         while True:
             found = self.job(job)
+            for runner in self.runners:
+                runner.note_boxes()
             if found["status"] in wanted and (phase is None or found["phase"] == phase):
                 return found
             if time.monotonic() > deadline or (found["status"] in FINAL and not wanted & FINAL):

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from metalmark.testing.leftover_listing import Listing, list_leftovers
+
 _STOP_S = 60
 
 
@@ -31,6 +33,9 @@ class RunnerProcess:
     prefix: Sequence[str] = ()
     """Words before the command: ``ip netns exec NAME`` for instance."""
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    boxes: set[str] = field(default_factory=set)
+    """Names of boxes that `note_boxes` has seen."""
 
     _process: subprocess.Popen[bytes] | None = None
 
@@ -53,6 +58,15 @@ class RunnerProcess:
     def log(self) -> str:
         """Return all that it has printed."""
         return self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file.exists() else ""
+
+    def note_boxes(self) -> None:
+        """Note the boxes that there are now: by their names their control groups are told from those of others."""
+        self.boxes |= {path.name for path in self.home.glob("run/boxes/*")}
+
+    def leftovers(self) -> Listing:
+        """List what there is of the runner and the boxes that were noted."""
+        # Without a name the prefixes would be those of everybody's.
+        return list_leftovers(self.home, box_prefixes=tuple(self.boxes) or ("no box was seen",))
 
     def start(self) -> None:
         """Start the process, without waiting for anything."""

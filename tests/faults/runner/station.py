@@ -14,7 +14,7 @@ from typing import Any
 
 from metalmark.testing.faulty_line import FaultyLine, Line
 from metalmark.testing.images import FakeImage, FakeLayer, tar_of
-from metalmark.testing.leftover_listing import Listing, list_leftovers
+from metalmark.testing.leftover_listing import Listing
 from metalmark.testing.rig import FINAL, Rig
 from metalmark.testing.runner_process import RunnerProcess
 
@@ -61,7 +61,7 @@ class Station:
             real = _which(tool)
             path.write_text(_TOOL.format(hold=tools / f"hold-{held}", real=real))
             path.chmod(0o755)
-        before = list_leftovers(runner.home, rig.folder / f"{name}.bin")
+        before = runner.leftovers()
         runner.start()
         return cls(rig=rig, phase=phase, sandbox=sandbox, runner=runner, line=line, spec=spec, before=before)
 
@@ -115,6 +115,7 @@ class Station:
         deadline = time.monotonic() + REACHED_S
         while True:
             found = self.rig.job(self.job)
+            self.runner.note_boxes()
             if found["phase"] == phase or (phase == "collect" and found["status"] in FINAL):
                 return
             assert time.monotonic() < deadline, f"{self.name} {found}\n{self.runner.log()[-4000:]}"
@@ -145,7 +146,7 @@ class Station:
         """What is on the host of this station's boxes beside the runner itself, once that is nothing or time is up."""
         deadline = time.monotonic() + within_s
         while True:
-            found = list_leftovers(self.runner.home, self._tools) - self.before
+            found = self.runner.leftovers() - self.before
             processes = [line for line in found.pop("processes", []) if " runner up " not in line]
             if processes:
                 found["processes"] = processes

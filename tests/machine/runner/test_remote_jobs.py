@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from metalmark.testing.leftover_listing import list_leftovers
 from metalmark.testing.postgresql import find_postgresql, running_postgresql
 from metalmark.testing.rig import Rig, standing_rig
 from metalmark.testing.runner_process import RunnerProcess
@@ -49,11 +48,11 @@ def specs(rig: Rig) -> dict[str, str]:
 def runner(rig: Rig, specs: dict[str, str], guest_kernels: Path) -> Iterator[RunnerProcess]:
     """A runner of both; it leaves with exit code 0 and nothing behind."""
     made = rig.runner("rig", *specs.values(), options=["--allow-emulation"], kernels=guest_kernels)
-    before = list_leftovers(made.home)
+    before = made.leftovers()
     made.start()
     yield made
     assert made.stop() == 0, made.log()
-    assert list_leftovers(made.home) - before == {}
+    assert made.leftovers() - before == {}
 
 
 @pytest.mark.parametrize("sandbox", SANDBOXES)
