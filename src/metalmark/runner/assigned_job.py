@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -56,8 +57,8 @@ class JobSurroundings:
 
     capabilities: ProvedCapabilities
     """What was proved; a job that needs more is refused."""
-    images: Callable[[Assignment], Images]
-    """Where the image of a job comes from."""
+    images: Callable[[Assignment], AbstractContextManager[Images]]
+    """Where the image of a job comes from. It is kept from clean-up until the context ends."""
     sandboxes: Sandboxes
     folders: Folders
     spool: Path
@@ -125,8 +126,9 @@ class JobExecutor:
                 in_use = await borrowing.__aenter__()
             if not waiting.cancelled_caught:
                 try:
-                    context = self._context(job, assignment, folder, in_use)
-                    record = await execute(spec, context=context, observer=_Teller(job))
+                    with self._surroundings.images(assignment) as images:
+                        context = self._context(job, images, folder, in_use)
+                        record = await execute(spec, context=context, observer=_Teller(job))
                 finally:
                     await borrowing.__aexit__(None, None, None)
             tasks.cancel_scope.cancel()
@@ -136,14 +138,12 @@ class JobExecutor:
         write = partial(write_document, record, assignment.config, end.error)
         return await in_thread(self._spool.keep, job.job, job.lease, end, write)
 
-    def _context(
-        self, job: JobInHand, assignment: Assignment, folder: Path, in_use: frozenset[int]
-    ) -> ExecutionContext:
+    def _context(self, job: JobInHand, images: Images, folder: Path, in_use: frozenset[int]) -> ExecutionContext:
         def tap(iteration: int, stream: Stream, data: bytes) -> None:
             job.output.write(data, iteration=iteration, stream="stdout" if stream is Stream.STDOUT else "stderr")
 
         return ExecutionContext(
-            images=self._surroundings.images(assignment),
+            images=images,
             sandboxes=self._surroundings.sandboxes,
             folders=self._surroundings.folders,
             spool=folder,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,10 +119,12 @@ async def run_daemon(
         for name, why in machine.why_not.items():
             _log.info("sandbox not used", sandbox=str(name), why=why)
         jobs = JobsInHand(spool, slots=settings.slots, left=await in_thread(spool.read_back))
-        cache = ImageCache(places.cache)
 
-        def images(assignment: Assignment) -> Images:
-            return CachedImages(cache, registry_access(assignment, environment))
+        @contextmanager
+        def images(assignment: Assignment) -> Iterator[Images]:
+            # Each job its own: one that lived as long as the daemon would keep every image that was ever run.
+            with ImageCache(places.cache) as cache:
+                yield CachedImages(cache, registry_access(assignment, environment))
 
         surroundings = JobSurroundings(
             capabilities=machine.capabilities,

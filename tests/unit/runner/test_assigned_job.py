@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGINT, SIGTERM
@@ -52,7 +52,7 @@ class Bench:
 def surroundings(folder: Path, driver: FakeDriver, images: FakeImages) -> JobSurroundings:
     return JobSurroundings(
         capabilities=CAPABLE,
-        images=lambda _: images,
+        images=lambda _: nullcontext(images),
         sandboxes=FakeSandboxes(driver=driver),
         folders=Folders(state=folder / "state", cache=folder / "cache", run=folder / "run", config=folder / "config"),
         spool=folder / "scratch",
