@@ -27,7 +27,6 @@ TESTED_ELSEWHERE = {
     "cli/reference.py": "tests/integration/test_command_line.py",
     "cli/job_file_reference.py": "tests/integration/test_command_line.py",
     "cli/local_job_file.py": "tests/unit/cli/test_runner.py",
-    "cli/remote_run.py": "tests/integration/cli/test_run.py",
     "cli/run.py": "tests/integration/cli/test_run.py",
     "cli/run_command.py": "tests/machine/runner/test_run_command.py",
     "cli/selftest_command.py": "tests/machine/runner/test_selftest.py",

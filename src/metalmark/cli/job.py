@@ -94,11 +94,11 @@ def job_view(value: JsonValue) -> View:
         return view
     results = output.get("results")
     rows = list(view.rows)
-    for index, result in enumerate(results if isinstance(results, Sequence) else ()):
+    for number, result in enumerate(results if isinstance(results, Sequence) else (), 1):
         if isinstance(result, Mapping):
             files = result.get("output")
             some = f", {len(files)} files" if isinstance(files, Mapping) and files else ""
-            rows.append((f"iteration {index}", f"exit code {result.get('exit_code')}{some}"))
+            rows.append((f"iteration {number}", f"exit code {result.get('exit_code')}{some}"))
     if output.get("error") is not None:
         rows.append(("error", str(output["error"])))
     return View(value=value, rows=tuple(rows))

@@ -35,7 +35,7 @@ class JobLog:
         self._as_json = as_json
         self._tell = say
         self._stdout = stdout
-        self._iteration = 0
+        self._iteration = 1
         self._phase = ""
         self._within_line = False
         self.status = ""

@@ -105,6 +105,9 @@ async def run(
 
     The job comes from FILE.toml, from flags, or both. Words after -- replace the image's CMD.
     """
+    if file is not None and not file.endswith(".toml"):
+        hint = "a command in an image is named after --: metalmark run --image IMAGE -- COMMAND"
+        raise InputError("FILE.toml", file, "a job file has a name that ends in .toml", hint=hint)
     if output and file_size:
         raise InputError("--file-size", file_size[0], "--output is given too", hint="give one of them")
     start = only_given(

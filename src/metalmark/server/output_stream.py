@@ -146,7 +146,7 @@ class OutputFollower:
         except (NotFound, TooLarge, ValueError):
             # What is larger than a message is shown live alone: each reader would hold all of it in memory.
             return
-        for number, ran in enumerate(document.results):
+        for number, ran in enumerate(document.results, 1):
             for stream, text, encoded in (
                 (OutputStream.STDOUT, ran.stdout, ran.stdout_base64),
                 (OutputStream.STDERR, ran.stderr, ran.stderr_base64),

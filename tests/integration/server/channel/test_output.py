@@ -242,8 +242,8 @@ def test_a_finished_job_of_a_public_runner_shows_its_final_output(uploader: Uplo
     with racks.server.client() as client, client.stream("GET", path, params={"follow": "true"}) as response:
         said = [(event["event"], json.loads(event["data"])) for event in events(response)]
     assert said == [
-        ("output", {"iteration": 0, "stream": "stdout", "text": "out"}),
-        ("output", {"iteration": 0, "stream": "stderr", "text": "err"}),
+        ("output", {"iteration": 1, "stream": "stdout", "text": "out"}),
+        ("output", {"iteration": 1, "stream": "stderr", "text": "err"}),
         ("end", {"status": "processed", "phase": None}),
     ]
 
