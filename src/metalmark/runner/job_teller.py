@@ -184,7 +184,9 @@ class JobTeller:
 
     def _waits_for_output(self) -> bool:
         """Whether live output is still to be taken: after the end nobody takes it."""
-        if self._drained or (not self._sending_output and self.job.output.read(self._offset) is None):
+        output = self.job.output
+        is_empty = max(self._offset, output.start_offset) >= output.end_offset
+        if self._drained or (is_empty and not self._sending_output):
             return False
         if not self._draining:
             self._draining = True

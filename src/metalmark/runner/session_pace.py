@@ -21,8 +21,8 @@ class SessionPace:
     """Pause before an upload that broke goes on."""
     drain_s: float = 10.0
     """How long the end of a job waits for its live output to be taken."""
-    public_beat_s: float = 1.0
-    """Pause between heartbeats of the public messages."""
+    public_beat_s: float = 0.5
+    """Pause between heartbeats of the public messages. A cancellation comes with the answer to one, within a second."""
     public_ack_s: float = 5.0
     """For the acknowledgement of a result, before it is sent again; and of a heartbeat, before the next."""
     public_poll_s: int = 55

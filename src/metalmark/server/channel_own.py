@@ -93,6 +93,7 @@ class OwnSession:
         self._offers: OwnOffers | None = None
         self._capabilities = Capabilities()
         self._held: dict[UUID, LeaseHolder] = {}
+        self._unheard: dict[UUID, ClaimedJob] = {}
         self._wanting: Wanting | None = None
         self._sent = 0
         self._seen_s = context.clock.monotonic_s()
@@ -140,6 +141,10 @@ class OwnSession:
         finally:
             for job in list(self._held):
                 self._context.channels.unwatch(self, job)
+            # Sent into a connection that was dead already: the runner never spoke of them, and has most likely never
+            # heard of them. If it has after all, its lease number is of no use any more.
+            for claimed in self._unheard.values():
+                await self._given_back(claimed)
 
     async def _greet(self) -> None:
         text = await self._wire.receive(_HELLO_WITHIN_S)
@@ -210,6 +215,8 @@ class OwnSession:
             if not isinstance(text, str):
                 await self._leave(NORMAL, json.dumps(str(EndReason.HEARTBEAT_TIMEOUT)))
             message = await self._read(text)
+            for job in _jobs_of(message):
+                self._unheard.pop(job, None)
             await self._wire.send(await self._answer(message))
             offer = None if self._offers is None else await self._offers.due()
             if offer is not None:
@@ -373,11 +380,9 @@ class OwnSession:
             return
         self._sent += 1
         self._hold(claimed.job, claimed.lease)
-        try:
-            await self._wire.send(leased(claimed, self._context.signer, self._context.clock.now()))
-        except BaseException:
-            await self._given_back(claimed)
-            raise
+        # Given back when the connection ends, this very sending included.
+        self._unheard[claimed.job] = claimed
+        await self._wire.send(leased(claimed, self._context.signer, self._context.clock.now()))
 
     async def _given_back(self, claimed: ClaimedJob) -> None:
         with anyio.CancelScope(shield=True):
@@ -438,6 +443,13 @@ _END_EVENTS: dict[type[Body], JobEvent] = {
     Broke: JobEvent.FAIL,
     Stopped: JobEvent.RUNNER_CANCEL,
 }
+
+
+def _jobs_of(message: FromRunner) -> tuple[UUID, ...]:
+    """Return the jobs that a message names."""
+    if isinstance(message, StillAlive):
+        return tuple(held.job for held in message.jobs)
+    return () if isinstance(message, RunnerHello | Wanting) else (message.job,)
 
 
 def _is_held(moved: Moved | None) -> bool:

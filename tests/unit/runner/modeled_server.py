@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -92,6 +92,9 @@ class Pipe:
         """Break it: what was sent and not read yet is lost."""
         if not self.is_over:
             self.is_over = True
+            with suppress(anyio.WouldBlock):
+                while True:
+                    self.from_server.receive_nowait()
             for stream in (self.to_server, self.from_runner, self.to_runner):
                 stream.close()
 
@@ -132,6 +135,8 @@ class ModeledServer:
     current: Pipe | None = None
     _sent: int = 0
     _wanting: Wanting | None = None
+    _unheard: set[tuple[UUID, int]] = field(default_factory=set)
+    """Leases that were sent over this connection and that the runner did not name yet."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Pipe]:
@@ -140,6 +145,7 @@ class ModeledServer:
             self.current.cut()
         pipe = self.current = Pipe()
         self.connections += 1
+        self._give_back()
         self._sent, self._wanting = 0, None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._serve, pipe)
@@ -148,6 +154,12 @@ class ModeledServer:
             finally:
                 pipe.close()
                 tasks.cancel_scope.cancel()
+
+    def _give_back(self) -> None:
+        for job, lease in self._unheard:
+            if self._held(job, lease):
+                self.jobs[job].status = "pending"
+        self._unheard.clear()
 
     def submit(self) -> ModeledJob:
         job = ModeledJob(uuid4())
@@ -192,6 +204,8 @@ class ModeledServer:
             async for text in pipe.from_runner:
                 message = read_from_runner(text)
                 self.heard.append(message)
+                named = message.jobs if isinstance(message, StillAlive) else [message]
+                self._unheard -= {(getattr(it, "job", None), getattr(it, "lease", None)) for it in named}
                 if self.silent:
                     continue
                 answer = self._answer(message)
@@ -274,6 +288,7 @@ class ModeledServer:
             if job.status == "pending":
                 job.status, job.lease, job.printed, job.began = "claimed", job.lease + 1, b"", False
                 self._sent += 1
+                self._unheard.add((job.id, job.lease))
                 self._push(leased(job.id, job.lease))
 
 

@@ -345,6 +345,18 @@ async def test_new_connection_names_what_is_in_hand_and_goes_on(tmp_path: Path) 
         assert script.job.canceled_because is None
 
 
+async def test_job_that_was_lost_on_its_way_comes_again(tmp_path: Path) -> None:
+    async with at_work(tmp_path) as work:
+        await work.hands.until(lambda: work.said(Wanting))
+        job = work.server.submit()
+        assert job.status == "claimed"
+        work.server.current.cut()  # type: ignore[union-attr]  # there is one
+        (script,) = await work.hands.started()
+        assert script.job.lease == 2
+        script.complete()
+        await work.hands.until(lambda: job.ends == ["processed"])
+
+
 async def test_answer_that_is_lost_changes_nothing(tmp_path: Path) -> None:
     async with at_work(tmp_path) as work:
         job = work.server.submit()
