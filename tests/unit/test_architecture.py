@@ -71,6 +71,7 @@ TESTED_ELSEWHERE = {
     "server/routes_updates.py": "tests/integration/server/channel/test_updates.py",
     "server/update_publishing.py": "tests/integration/server/channel/test_updates.py",
     "store/updates.py": "tests/integration/server/channel/test_updates.py",
+    "store/revision_0005_updates.py": "tests/integration/store/test_migrations.py",
     "sandbox/accounted_box.py": "tests/machine/sandbox/test_host_boxes.py",
     "sandbox/agent_binary.py": "tests/machine/sandbox/test_qemu.py",
     "sandbox/agent_stream.py": "tests/unit/sandbox/test_agent.py",

@@ -36,9 +36,7 @@ def add_runner_service(app: typer.Typer) -> None:
 def install_service(  # noqa: PLR0917  # each is a flag
     options: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="UP-OPTION", help="As in `--slots 2 --allow-emulation`.", show_default=False
-        ),
+        typer.Argument(metavar="UP-OPTION", help="As in `--slots 2 --allow-emulation`.", show_default=False),
     ] = None,
     host: Annotated[
         str | None, typer.Option(metavar="URL", help="The server; else METALMARK_HOST.", show_default=False)
@@ -77,8 +75,7 @@ def install_service(  # noqa: PLR0917  # each is a flag
     from metalmark.cli.async_command import run_async
     from metalmark.cli.view import done, show
     from metalmark.client import find_address
-    from metalmark.runner.service import ServiceRequest, Systemctl, install_service
-    from metalmark.runner.service_unit import ServiceUnit
+    from metalmark.runner import ServiceRequest, ServiceUnit, Systemctl, install_service
     from metalmark.system import folders
 
     name = runner or os.environ.get("METALMARK_RUNNER") or os.environ.get("BENCHER_RUNNER")
@@ -109,7 +106,7 @@ def uninstall_service(root: Root = _OPT) -> None:
     """Stop the service and take it away; the key, results that wait to be sent, and caches stay."""
     from metalmark.cli.async_command import run_async
     from metalmark.cli.view import done, show
-    from metalmark.runner.service import Systemctl, uninstall_service
+    from metalmark.runner import Systemctl, uninstall_service
 
     found = run_async(functools.partial(uninstall_service, root.absolute(), manager=Systemctl(), tell=_tell))
     show(done("the service is gone" if found else "there is no service"), as_json=False)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
         run_selftest,
         select,
     )
+    from metalmark.runner.service import ServiceRequest, Systemctl, install_service, uninstall_service
+    from metalmark.runner.service_unit import ServiceUnit
     from metalmark.runner.session_pace import SessionPace
     from metalmark.runner.setup import collect, prepare_setup
     from metalmark.runner.setup_plan import SetupPlan
@@ -85,10 +87,13 @@ __all__ = [
     "ScenarioResult",
     "SelftestReport",
     "SelftestRequest",
+    "ServiceRequest",
+    "ServiceUnit",
     "SessionPace",
     "SetupPlan",
     "Status",
     "StopRequest",
+    "Systemctl",
     "UpdateOffer",
     "Updates",
     "Urgency",
@@ -101,12 +106,14 @@ __all__ = [
     "execute",
     "find_updates",
     "host_firecracker",
+    "install_service",
     "prepare_setup",
     "run_daemon",
     "run_selftest",
     "save_run",
     "select",
     "spool_folder",
+    "uninstall_service",
     "write_result",
 ]
 
@@ -150,10 +157,13 @@ _MODULES = {
     "ScenarioResult": "selftest",
     "SelftestReport": "selftest",
     "SelftestRequest": "selftest",
+    "ServiceRequest": "service",
+    "ServiceUnit": "service_unit",
     "SessionPace": "session_pace",
     "SetupPlan": "setup_plan",
     "Status": "finding",
     "StopRequest": "stop_request",
+    "Systemctl": "service",
     "UpdateOffer": "self_update",
     "Updates": "self_update",
     "Urgency": "stop_request",
@@ -166,12 +176,14 @@ _MODULES = {
     "execute": "executor",
     "find_updates": "managed_update",
     "host_firecracker": "real_host",
+    "install_service": "service",
     "prepare_setup": "setup",
     "run_daemon": "daemon",
     "run_selftest": "selftest",
     "save_run": "saved_run",
     "select": "selftest",
     "spool_folder": "run_spool",
+    "uninstall_service": "service",
     "write_result": "result_json",
 }
 
