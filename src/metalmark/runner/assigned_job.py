@@ -82,16 +82,12 @@ class JobExecutor:
         self._surroundings = surroundings
         self._shares = CpuShares(surroundings.topology, memory_bytes=surroundings.capabilities.memory_bytes)
 
-    async def __call__(self, job: JobInHand) -> SpooledEnd | None:
-        """Execute a job to its end; None when that could not be brought onto the disk."""
+    async def __call__(self, job: JobInHand) -> SpooledEnd:
+        """Execute a job to its end."""
         started_s = monotonic_s()
         log = _log.bind(job=str(job.job), lease=job.lease)
         log.info("job taken", spec=None if job.assignment is None else str(job.assignment.spec.slug))
-        try:
-            end = await self._carried_out(job)
-        except NoSpace as error:
-            _log.error("no room for the end of a job", job=str(job.job), error=str(error))
-            return None
+        end = await self._carried_out(job)
         log.info("job ended", end=str(end.kind), error=end.error, seconds=round(monotonic_s() - started_s, 3))
         return end
 
@@ -102,7 +98,7 @@ class JobExecutor:
             return await self._bare(job, EndOfJob(kind=EndKind.FAILED, error=refused, infrastructure=True))
         try:
             await in_thread(self._spool.begin, job.job, job.lease)
-        except NoSpace as error:
+        except (NoSpace, OSError) as error:
             return await self._bare(job, EndOfJob(kind=EndKind.FAILED, error=str(error), infrastructure=True))
         folder = self._surroundings.spool / f"{job.job}.{job.lease}"
         try:

@@ -200,7 +200,7 @@ async def drained(jobs: JobsInHand, stop: StopRequest, *, timeout_s: float | Non
         stop: Another request cancels what runs.
         timeout_s: After this long it is canceled too; None: it may take as long as it takes.
     """
-    jobs.stop_claiming()
+    jobs.leave()
     with anyio.move_on_after(timeout_s) as patience, stop.cancelling(patience, at=Urgency.FORCED):
         await jobs.idle()
     if not jobs.is_idle:

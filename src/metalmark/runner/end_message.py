@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from metalmark.runner.result_spool import EndKind, SpooledEnd
+from metalmark.runner.result_spool import EndKind, SpooledEnd, has_results
 from metalmark.wire import (
     ERROR_MAX_LENGTH,
     Broke,
@@ -85,6 +85,8 @@ def _with_reason(error: str | None, reason: str) -> str:
 
 
 def _document(end: SpooledEnd) -> JobOutput | None:
+    if not has_results(end):
+        return JobOutput(results=())
     try:
         return JobOutput.model_validate_json(end.document.read_bytes())
     except (OSError, ValidationError):

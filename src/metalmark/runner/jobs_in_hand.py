@@ -8,7 +8,6 @@ from uuid import UUID
 import anyio
 import structlog
 
-from metalmark.model import NoSpace
 from metalmark.runner.assignment import Assignment
 from metalmark.runner.job_in_hand import JobInHand
 from metalmark.runner.result_spool import EndKind, EndOfJob, ResultSpool, SpooledEnd
@@ -17,11 +16,8 @@ from metalmark.wire import SLOTS_MAX
 
 _log = structlog.get_logger(__name__)
 
-Execute = Callable[[JobInHand], Awaitable[SpooledEnd | None]]
-"""Executes a job to its end, which is on disk then, whatever it is; raises nothing of Metalmark's own.
-
-None when it could not be brought onto the disk: then the job is dropped, and its server finds out as its lease ends.
-"""
+Execute = Callable[[JobInHand], Awaitable[SpooledEnd]]
+"""Executes a job to its end, which is on disk then, whatever it is; raises nothing of Metalmark's own."""
 
 
 class JobsInHand:
@@ -40,6 +36,7 @@ class JobsInHand:
         self._lost: set[JobInHand] = set()
         self._taken: list[JobInHand] = []
         self._claiming = True
+        self._leaving = False
         self._version = 0
         self._change = anyio.Event()
 
@@ -57,7 +54,7 @@ class JobsInHand:
     @property
     def free_slots(self) -> int:
         """How many more jobs fit now; 0 once claiming stopped."""
-        return self._room if self._claiming else 0
+        return self._room if self._claiming and not self._leaving else 0
 
     @property
     def _room(self) -> int:
@@ -87,7 +84,8 @@ class JobsInHand:
                 self.lost(held.job, held.lease)
         job = JobInHand(assignment.job, assignment.lease, assignment=assignment, changed=self._note)
         if self.free_slots == 0:
-            why = "the runner has no room for another job" if self._claiming else "the runner is on its way out"
+            leaving = self._leaving or not self._claiming
+            why = "the runner is on its way out" if leaving else "the runner has no room for another job"
             job.refused_because = why
         self._jobs[job.job, job.lease] = job
         self._taken.append(job)
@@ -121,8 +119,13 @@ class JobsInHand:
         self._note()
 
     def resume_claiming(self) -> None:
-        """Take jobs again."""
+        """Take jobs again, unless `leave` was called."""
         self._claiming = True
+        self._note()
+
+    def leave(self) -> None:
+        """Take no more jobs ever; those in hand go on."""
+        self._leaving = True
         self._note()
 
     @property
@@ -153,11 +156,7 @@ class JobsInHand:
     async def _see_through(self, job: JobInHand, execute: Execute) -> None:
         try:
             if job.end is None and not job.is_lost:
-                end = await self._end_of(job, execute)
-                if end is None:
-                    self.lost(job.job, job.lease)
-                else:
-                    job.ended(end)
+                job.ended(await self._end_of(job, execute))
         finally:
             if job.is_lost:
                 with anyio.CancelScope(shield=True):
@@ -165,15 +164,11 @@ class JobsInHand:
                 self._lost.discard(job)
                 self._note()
 
-    async def _end_of(self, job: JobInHand, execute: Execute) -> SpooledEnd | None:
+    async def _end_of(self, job: JobInHand, execute: Execute) -> SpooledEnd:
         if job.refused_because is None:
             return await execute(job)
         end = EndOfJob(kind=EndKind.FAILED, error=job.refused_because, infrastructure=True)
-        try:
-            return await in_thread(self._spool.keep_bare, job.job, job.lease, end)
-        except NoSpace as error:
-            _log.error("no room for the end of a job", job=str(job.job), error=str(error))
-            return None
+        return await in_thread(self._spool.keep_bare, job.job, job.lease, end)
 
     async def _forget(self, job: JobInHand) -> None:
         try:

@@ -30,7 +30,7 @@ from uuid import UUID
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from metalmark.model import Conflict, MetalmarkError, NoSpace
+from metalmark.model import Conflict, NoSpace
 from metalmark.system import no_space_told, published, sync_folder, try_locked
 
 SPOOL_MAX_BYTES = 4 * 1024**3
@@ -39,6 +39,8 @@ ERROR_MAX_LENGTH = 4096
 """Most characters of an error: the reserve has room for it in any script."""
 _RESERVE_BYTES = 64 * 1024
 _BARE_DOCUMENT = b'{"results":[]}'
+"""Of an end without results."""
+_BARE_CHECKSUM = hashlib.sha256(_BARE_DOCUMENT).hexdigest()
 _DIED = "the runner ended in the middle of the job"
 _log = structlog.get_logger(__name__)
 
@@ -63,6 +65,7 @@ class SpooledEnd:
     infrastructure: bool
     """The benchmark is not to blame for the failure."""
     document: Path
+    """Not there for an end without results that could not be written."""
     checksum: str
     """SHA-256 of the document in lower-case hex."""
     size_bytes: int
@@ -109,6 +112,11 @@ class _EndFile(BaseModel):
             checksum=self.checksum,
             size_bytes=self.size_bytes,
         )
+
+
+def has_results(end: SpooledEnd) -> bool:
+    """Whether there is more in the document of an end than that there is nothing."""
+    return end.checksum != _BARE_CHECKSUM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +197,7 @@ class ResultSpool:
 
         Raises:
             NoSpace: There is none.
+            OSError: The folder cannot be written.
         """
         place = self._place(job, lease)
         spare, begun = place.with_suffix(".spare"), place.with_suffix(".begun")
@@ -199,38 +208,44 @@ class ResultSpool:
                 text = _bare_end(job, lease, died).text
                 # White space after JSON is JSON, and takes up the room that is to be kept.
                 begun.write_bytes(text + b" " * (_RESERVE_BYTES - len(text)))
-        except MetalmarkError:
-            self.forget(job, lease)
+        except (NoSpace, OSError):
+            with suppress(OSError):
+                self.forget(job, lease)
             raise
 
     def keep(self, job: UUID, lease: int, end: EndOfJob, write: Callable[[ByteSink], object]) -> SpooledEnd:
         """Make the end of a job durable, and return it.
 
-        Without room for the document the job has failed, for want of infrastructure, with an empty one.
+        Without room for the document the job has failed, for want of infrastructure, with an empty one. Where not even
+        that can be written, the end is in memory only: it is told while this process lives.
 
         Args:
             job: Which.
             lease: Under which lease.
             end: How it ended.
             write: Writes the document. It may raise `NoSpace`.
-
-        Raises:
-            NoSpace: There is no room even for that.
         """
         try:
             return self._keep(job, lease, end, write)
-        except NoSpace as error:
-            _log.error("no room for results", job=str(job), error=str(error))
-            failed = EndOfJob(kind=EndKind.FAILED, error=f"the results could not be kept: {error}", infrastructure=True)
-            return self._keep_in_reserve(job, lease, end if end.kind is EndKind.CANCELED else failed)
+        except (NoSpace, OSError) as error:
+            _log.error("results could not be kept", job=str(job), error=str(error))
+            if end.kind is not EndKind.CANCELED:
+                why = f"the results could not be kept: {error}"
+                end = EndOfJob(kind=EndKind.FAILED, error=why, infrastructure=True)
+        try:
+            return self._keep_in_reserve(job, lease, end)
+        except (NoSpace, OSError) as error:
+            return self._in_memory(job, lease, end, error)
 
     def keep_bare(self, job: UUID, lease: int, end: EndOfJob) -> SpooledEnd:
-        """Make the end of a job durable that has no results, and return it.
+        """Make the end of a job durable that has no results and was not begun, and return it.
 
-        Raises:
-            NoSpace: There is no room.
+        Where it cannot be written, it is in memory only.
         """
-        return self._keep(job, lease, end, lambda sink: sink.write(_BARE_DOCUMENT))
+        try:
+            return self._keep(job, lease, end, lambda sink: sink.write(_BARE_DOCUMENT))
+        except (NoSpace, OSError) as error:
+            return self._in_memory(job, lease, end, error)
 
     def forget(self, job: UUID, lease: int) -> None:
         """Remove whatever there is of a job."""
@@ -271,6 +286,11 @@ class ResultSpool:
             begun.replace(place.with_suffix(".end"))
             sync_folder(self.folder)
         return kept.spooled(document)
+
+    def _in_memory(self, job: UUID, lease: int, end: EndOfJob, error: Exception) -> SpooledEnd:
+        _log.error("the end of a job is in memory only", job=str(job), error=str(error))
+        bare = _bare_end(job, lease, end)
+        return bare.spooled(self._place(job, lease).with_suffix(".json"))
 
     def _read(self, path: Path) -> SpooledEnd | None:
         document = path.with_suffix(".json")
@@ -320,8 +340,7 @@ def short_error(text: str) -> str:
 
 
 def _bare_end(job: UUID, lease: int, end: EndOfJob) -> _EndFile:
-    checksum = hashlib.sha256(_BARE_DOCUMENT).hexdigest()
-    return _EndFile.of(job, lease, end, checksum=checksum, size_bytes=len(_BARE_DOCUMENT))
+    return _EndFile.of(job, lease, end, checksum=_BARE_CHECKSUM, size_bytes=len(_BARE_DOCUMENT))
 
 
 def _overwrite(path: Path, data: bytes) -> None:

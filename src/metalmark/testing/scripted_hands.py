@@ -91,7 +91,7 @@ class ScriptedHands:
     """Each start of an execution."""
     on_start: Callable[[Script], None] | None = None
 
-    async def execute(self, job: JobInHand) -> SpooledEnd | None:
+    async def execute(self, job: JobInHand) -> SpooledEnd:
         """Run one job until the test ends it, or it is stopped."""
         self.spool.begin(job.job, job.lease)
         script = self.scripts[job.job] = Script(job)

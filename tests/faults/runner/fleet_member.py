@@ -68,7 +68,7 @@ class Member:
                 tasks.start_soon(jobs.serve, partial(self._execute, spool))
                 await link.run()
 
-    async def _execute(self, spool: ResultSpool, job: JobInHand) -> SpooledEnd | None:
+    async def _execute(self, spool: ResultSpool, job: JobInHand) -> SpooledEnd:
         await in_thread(spool.begin, job.job, job.lease)
         scope = anyio.CancelScope()
         with scope, job.stop.cancelling(scope, at=Urgency.POLITE):

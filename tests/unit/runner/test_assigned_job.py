@@ -15,12 +15,13 @@ from tests.unit.runner.surroundings import FakeImages, FakeSandboxes, topology
 from metalmark.model import ImageNotFound, NoSpace, OutputLimits, Phase, RegistryUnavailable, SandboxName
 from metalmark.runner.assigned_job import JobExecutor, JobSurroundings, job_spec, refusal, registry_access
 from metalmark.runner.assignment import Assignment
+from metalmark.runner.end_message import own_end
 from metalmark.runner.job_in_hand import JobInHand
 from metalmark.runner.jobs_in_hand import JobsInHand
-from metalmark.runner.result_spool import EndKind, ResultSpool, SpooledEnd
+from metalmark.runner.result_spool import EndKind, ResultSpool, SpooledEnd, has_results
 from metalmark.system import Folders
 from metalmark.testing.fake_sandbox import FakeCommand, FakeDriver
-from metalmark.wire import JobOutput
+from metalmark.wire import Broke, JobOutput
 
 pytestmark = pytest.mark.anyio
 
@@ -230,17 +231,25 @@ async def test_full_disk_still_gives_the_end(tmp_path: Path, monkeypatch: pytest
         assert output(end).results == ()
 
 
-async def test_disk_that_is_full_from_the_start_drops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("when", ["start", "end"])
+async def test_disk_that_takes_nothing_still_gives_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
     def full(*_: object) -> None:
-        raise NoSpace("the disk is full")
+        raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(ResultSpool, "begin", full)
-    monkeypatch.setattr(ResultSpool, "keep_bare", full)
+    for name in ("_keep", "_keep_in_reserve", *(["begin"] if when == "start" else [])):
+        monkeypatch.setattr(ResultSpool, name, full)
     async with bench(tmp_path) as it:
-        it.jobs.take(assignment())
-        with anyio.fail_after(10):
-            await it.jobs.empty()
-        assert it.driver.boxes == []
+        end = await it.end(assignment())
+        assert (end.kind, end.infrastructure) == (EndKind.FAILED, True)
+        assert end.error is not None
+        assert "Read-only file system" in end.error
+        assert not has_results(end)
+        message = own_end(end, message_id=1, uploaded=False)
+        assert isinstance(message, Broke)
+        assert (message.error, message.results, message.infrastructure) == (end.error, (), True)
+        assert len(it.driver.boxes) == (when == "end")
 
 
 def test_spec_says_what_the_job_says(tmp_path: Path) -> None:

@@ -24,9 +24,8 @@ class Executor:
         self.spool = spool
         self.started: list[JobInHand] = []
         self.end = anyio.Event()
-        self.drops = False
 
-    async def __call__(self, job: JobInHand) -> SpooledEnd | None:
+    async def __call__(self, job: JobInHand) -> SpooledEnd:
         self.started.append(job)
         self.spool.begin(job.job, job.lease)
         job.enter(Phase.PULL, 0)
@@ -37,8 +36,6 @@ class Executor:
         with scope, job.stop.cancelling(scope, at=Urgency.POLITE):
             await self.end.wait()
         stopped.set()
-        if self.drops:
-            return None
         kind = EndKind.CANCELED if job.canceled_because else EndKind.COMPLETED
         return self.spool.keep(job.job, job.lease, EndOfJob(kind=kind), lambda sink: sink.write(b"{}"))
 
@@ -191,14 +188,13 @@ async def test_unacknowledged_ends_bound_what_is_taken(tmp_path: Path) -> None:
         assert jobs.free_slots == 1
 
 
-async def test_end_that_cannot_be_kept_is_dropped(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (jobs, executor):
-        executor.drops = True
-        executor.end.set()
-        jobs.take(assignment())
-        with anyio.fail_after(10):
-            await jobs.empty()
-        assert jobs.free_slots == 1
+async def test_leaving_is_for_good(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (jobs, _):
+        jobs.stop_claiming()
+        jobs.leave()
+        # What an update does that could not be carried out.
+        jobs.resume_claiming()
+        assert jobs.free_slots == 0
 
 
 async def test_output_counts_as_a_change(tmp_path: Path) -> None:
