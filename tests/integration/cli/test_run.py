@@ -146,3 +146,56 @@ def test_what_is_wrong_is_named_before_anything_is_submitted(
         assert told in err
     with pytest.raises(InputError, match="named already"):
         command_line.run("run", "a.toml", "b.toml")
+
+
+def test_key_of_the_project_runs_watches_and_cancels(
+    command_line: CommandLine, runner: PublicRunner, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = command_line.json("project", "key", "create", "jobs", "--name", "ci")["key"]
+    monkeypatch.delenv("METALMARK_API_KEY_FILE")
+    monkeypatch.setenv("METALMARK_API_KEY", key)
+    with doing(runner, lambda job: runner.complete(job["uuid"], [{"exit_code": 0, "stdout": "told\n"}])):
+        code, out, _ = ended(command_line, *words(command_line))
+    assert (code, out) == (0, "told\n")
+    out, _ = command_line.run(*words(command_line, "--detach"))
+    assert command_line.json("job", "cancel", "jobs", out.split()[1])["status"] == "canceled"
+
+
+def test_job_file_is_submitted_with_what_flags_change(
+    command_line: CommandLine, runner: PublicRunner, project: str
+) -> None:
+    image = words(command_line)[words(command_line).index("--image") + 1]
+    file = command_line.folder / "job.toml"
+    file.write_text(
+        f"""
+        project = "jobs"
+        image = "{image}"
+        spec = "vm"
+        branch = "feature/x"
+        command = ["--slow"]
+        outputs = ["/r.json"]
+        iterations = 2
+        [env]
+        A = "file"
+        [thresholds.models.latency]
+        test = "t_test"
+        upper_boundary = 0.99
+        [machine]
+        memory = "1G"
+        """
+    )
+    seen: list[dict[str, Any]] = []
+
+    def do(job: dict[str, Any]) -> None:
+        seen.append(job["config"])
+        runner.complete(job["uuid"], [{"exit_code": 0}, {"exit_code": 0}])
+
+    with doing(runner, do):
+        code, _, err = ended(command_line, "run", str(file), "--env", "B=flag", "--json", "--", "--quick")
+    assert code == 0, err
+    [config] = seen
+    assert (config["cmd"], config["env"], config["iter"]) == (["--quick"], {"A": "file", "B": "flag"}, 2)
+    assert config["file_paths"] == ["/r.json"]
+    assert "machine in the job file has no effect" in err
+    [report] = command_line.json("report", "list", "jobs", "--branch", "feature/x")
+    assert report["testbed"]["slug"] == "vm"
