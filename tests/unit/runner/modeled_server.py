@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -85,6 +85,8 @@ class Pipe:
             text = await self.from_server.receive()
         except anyio.EndOfStream:
             raise ChannelLost("cut") from None
+        if self.is_over:
+            raise ChannelLost("cut")
         self.heard = True
         return text
 
@@ -92,9 +94,6 @@ class Pipe:
         """Break it: what was sent and not read yet is lost."""
         if not self.is_over:
             self.is_over = True
-            with suppress(anyio.WouldBlock):
-                while True:
-                    self.from_server.receive_nowait()
             for stream in (self.to_server, self.from_runner, self.to_runner):
                 stream.close()
 
