@@ -70,8 +70,8 @@ class Station:
         """Of the phase and sandbox."""
         return self.runner.home.name
 
-    def begin(self, *, retry: bool = False) -> None:
-        """Submit a job that will stay in the phase."""
+    def begin(self, *, retry: bool, exec_s: int) -> None:
+        """Submit a job that will stay in the phase; in the benchmark for so many seconds."""
         self.number += 1
         image = self.rig.image
         if self.phase in ("pull", "rootfs"):
@@ -83,7 +83,7 @@ class Station:
             hold = self._tools / f"hold-{self.phase}"
             hold.touch()
             self.held.append(hold)
-        script = "echo begun; sleep 6; echo done"
+        script = f"echo begun; sleep {exec_s}; echo done"
         fields: dict[str, object] = {}
         if self.phase == "collect":
             script = "head -c 24000000 /dev/zero | tr '\\0' x > /work/big; echo begun; echo done"
@@ -106,6 +106,10 @@ class Station:
         self._wait_for_phase("spawn" if self.phase == "kernel" else self.phase)
         if self.phase in ("exec", "kernel"):
             time.sleep(0.3)
+
+    def is_there(self) -> bool:
+        """Whether the job is still in the benchmark."""
+        return bool(self.rig.job(self.job)["phase"] == "exec")
 
     def begin_warm_up(self) -> None:
         """Submit a job by which the image and its root file system come into the runner's cache."""

@@ -134,6 +134,18 @@ async def test_newer_lease_ends_the_older_one(tmp_path: Path) -> None:
         assert not executor.started[1].is_lost
 
 
+async def test_job_that_comes_back_before_its_end_was_acknowledged_finds_its_slot_free(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (jobs, executor):
+        job = uuid4()
+        executor.end.set()
+        jobs.take(assignment(job, 1))
+        await jobs.idle()
+        jobs.take(assignment(job, 2))
+        await until(jobs, lambda: len(executor.started) == 2)
+        (held,) = jobs.holding()
+        assert (held.lease, held.refused_because) == (2, None)
+
+
 @pytest.mark.parametrize("draining", [True, False])
 async def test_job_without_room_fails_for_want_of_infrastructure(tmp_path: Path, draining: bool) -> None:
     async with serving(tmp_path) as (jobs, executor):
