@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,12 +13,22 @@ from uuid import UUID
 
 import anyio
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from metalmark.client import ChannelDeadlines, ConnectionSettings, ServerAddress, parse_runner_key
 from metalmark.model import ChannelRefused
 from metalmark.runner import Link
 from metalmark.testing.contract_server import ContractServer, contract_server
-from metalmark.testing.scripted_hands import QUICK, NotedLink, NotedUpdates, ScriptedHands, identity, scripted_hands
+from metalmark.testing.scripted_hands import (
+    QUICK,
+    NotedLink,
+    NotedUpdates,
+    Script,
+    ScriptedHands,
+    identity,
+    scripted_hands,
+)
 
 pytestmark = pytest.mark.anyio
 KEY = "bencher_runner_0123456789abcdefghijABCDEFGHIJ"
@@ -35,13 +47,13 @@ class Runner:
 async def at_work(
     server: ContractServer, folder: Path, *, slots: int = 1, key: str = KEY, jitter: float = 0.05, **pace: Any
 ) -> AsyncIterator[Runner]:
-    settings = ConnectionSettings(
+    connection = ConnectionSettings(
         address=ServerAddress.parse(server.url), credential=parse_runner_key(key, source="test")
     )
     observer, updates = NotedLink(), NotedUpdates()
     async with scripted_hands(folder, slots=slots) as hands:
         link = Link(
-            settings=settings,
+            settings=connection,
             identity=identity(server.runner),
             jobs=hands.jobs,
             updates=updates,
@@ -263,3 +275,89 @@ async def test_silent_server_is_left(tmp_path: Path) -> None:
         script.complete()
         await work.hands.until(lambda: job.status == "processed")
         assert work.hands.executed == [UUID(str(job.id))]
+
+
+# The whole, against every order of events
+
+EVENTS = (
+    *("submit", "submit", "end", "end", "fail", "stop"),
+    *("cancel", "cut", "cut", "swallow", "break", "refuse", "pause", "pause"),
+)
+ACTIONS = st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(0, 7)), max_size=20)
+
+
+class Play:
+    """One order of events, and what has to come of any."""
+
+    def __init__(self, server: ContractServer, work: Runner) -> None:
+        self.server, self.hands = server, work.hands
+        self.completed: set[UUID] = set()
+
+    def running(self) -> list[Script]:
+        return [script for script in self.hands.scripts.values() if script.job.end is None and not script.over.is_set()]
+
+    async def act(self, action: str, number: int) -> None:
+        server, running = self.server, self.running()
+        if action == "submit":
+            server.submit()
+        elif action == "cut":
+            server.cut()
+        elif action == "swallow":
+            server.swallowed_acks += 1
+        elif action == "break":
+            server.cut_before_ack += 1
+        elif action == "refuse":
+            server.handshakes.append((503, {}))
+        elif action == "cancel":
+            for job in [job for job in server.jobs.values() if job.status == "running"][:1]:
+                job.become("canceled")
+        elif action == "end" and running:
+            self.completed.add(running[0].job.job)
+            running[0].complete()
+        elif action == "fail" and running:
+            running[0].fail("exit code 1")
+        elif action == "stop" and running:
+            running[0].job.cancel("the runner is on its way out")
+        await anyio.sleep(0.01 * number if action == "pause" else 0)
+
+    async def settle(self) -> None:
+        def end(script: Script) -> None:
+            self.completed.add(script.job.job)
+            script.complete()
+
+        self.server.handshakes.clear()
+        self.hands.on_start = end
+        for script in self.running():
+            end(script)
+        jobs = self.server.jobs
+        await self.hands.until(lambda: all(job.ends for job in jobs.values()) and not self.hands.jobs.holding())
+
+    def check(self) -> None:
+        assert len(self.hands.executed) == len(set(self.hands.executed)), "no job is executed twice"
+        for job in self.server.jobs.values():
+            # Failed for want of news, and completed by the news after all.
+            assert job.ends in (["processed"], ["failed"], ["canceled"], ["failed", "processed"])
+            script = self.hands.scripts.get(job.id)
+            canceled = script is not None and script.job.canceled_because is not None
+            if job.id in self.completed and not canceled and "canceled" not in job.ends:
+                assert job.ends[-1] == "processed", "a result that there is arrives"
+
+
+async def _play(folder: Path, actions: list[tuple[str, int]]) -> None:
+    pace = {"public_ack_s": 0.1, "public_beat_s": 0.02, "public_poll_s": 1}
+    async with contract_server(KEY, silence_s=0.4) as server, at_work(server, folder, jitter=0.01, **pace) as work:
+        play = Play(server, work)
+        for action, number in actions:
+            await play.act(action, number)
+        await play.settle()
+        play.check()
+    assert list(folder.glob("*.end")) == []
+
+
+@settings(
+    max_examples=200 if os.environ.get("METALMARK_SOAK") else 15, deadline=None, suppress_health_check=list(HealthCheck)
+)
+@given(actions=ACTIONS)
+def test_every_job_has_its_one_right_end(actions: list[tuple[str, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        anyio.run(_play, Path(folder) / "results", actions)
