@@ -34,6 +34,7 @@ class JobsInHand:
         self._slots = slots
         self._jobs = {(end.job, end.lease): JobInHand(end.job, end.lease, end=end) for end in left}
         self._lost: set[JobInHand] = set()
+        self._stopping: set[JobInHand] = set()
         self._taken: list[JobInHand] = []
         self._claiming = True
         self._leaving = False
@@ -60,7 +61,7 @@ class JobsInHand:
     def _room(self) -> int:
         # A job that was lost takes up its slot until its box is gone. What waits for the server takes up none, as long
         # as one message can name all that is in hand.
-        running = sum(1 for job in (*self._lost, *self._jobs.values()) if job.end is None)
+        running = len(self._stopping) + sum(1 for job in self._jobs.values() if job.end is None)
         return max(0, min(self._slots - running, SLOTS_MAX - len(self._jobs)))
 
     def holding(self) -> tuple[JobInHand, ...]:
@@ -100,7 +101,9 @@ class JobsInHand:
         found.cancel("its lease was lost")
         # Whoever serves the jobs removes what is on disk.
         self._lost.add(found)
-        if found.end is not None:
+        if found.end is None:
+            self._stopping.add(found)
+        else:
             self._taken.append(found)
         self._note()
 
@@ -162,6 +165,7 @@ class JobsInHand:
                 with anyio.CancelScope(shield=True):
                     await self._forget(job)
                 self._lost.discard(job)
+                self._stopping.discard(job)
                 self._note()
 
     async def _end_of(self, job: JobInHand, execute: Execute) -> SpooledEnd:
