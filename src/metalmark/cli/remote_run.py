@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, Signals, getsignal
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from metalmark.system import sleep_s
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from metalmark.client import JsonValue, ServerSession
+    from metalmark.client import JsonValue, ServerEvent, ServerSession
 
 _POLL_S = 2.0
 _READ_WITHIN_S = 60.0
@@ -128,7 +129,7 @@ class _WatchedJob:
             return await self._polled()
         try:
             await self._server.follow(
-                "projects", self.project, "jobs", self.job, "output", query={"follow": True}, on_event=self._log.take
+                "projects", self.project, "jobs", self.job, "output", query={"follow": True}, on_event=self._take
             )
         except RequestRefused as error:
             if error.status not in (401, 404, 429):
@@ -136,6 +137,12 @@ class _WatchedJob:
             # A server without live output, for others only, or for no more: the job's end is to be seen all the same.
             return await self._polled()
         return await self._read()
+
+    def _take(self, event: ServerEvent) -> bool:
+        # Whoever reads no more wants no more output; the outcome is for others.
+        with suppress(SystemExit):
+            return self._log.take(event)
+        return False
 
     async def _read(self) -> JsonValue:
         """Wait until the results are read, which ends a job that completed."""
@@ -172,8 +179,10 @@ class _WatchedJob:
         results = output.get("results") if isinstance(output, Mapping) else None
         for result in results if isinstance(results, Sequence) else ():
             if isinstance(result, Mapping):
-                write_bytes(self._stdout, _content(result, "stdout"))
-                write_bytes(sys.stderr, _content(result, "stderr"))
+                with suppress(SystemExit):
+                    write_bytes(self._stdout, _content(result, "stdout"))
+                with suppress(SystemExit):
+                    write_bytes(sys.stderr, _content(result, "stderr"))
 
     async def _heed(self, tasks: TaskGroup) -> None:
         heeded = [number for number in (SIGINT, SIGTERM, SIGHUP) if getsignal(number) is not SIG_IGN]

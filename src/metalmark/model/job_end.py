@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from metalmark.model.outcome import EXIT_INFRASTRUCTURE, EXIT_SIGNAL_BASE, EXIT_TIMED_OUT, Outcome
 
 FINAL_STATUSES = frozenset({"processed", "failed", "canceled"})
+EXIT_UNSEEN = 1
+"""For a benchmark that failed with a code that is not to be seen: its output is too large to show, or not for us."""
 _SIGINT = 2
 _EXCUSED = frozenset(outcome.value for outcome in Outcome) - {Outcome.CANCELED, Outcome.INFRASTRUCTURE}
 
@@ -56,9 +58,13 @@ def read_job_end(job: object, *, allow_failure: bool = False, stopped_by: int = 
         if isinstance(result, Mapping)
     )
     status, reason = _text(record.get("status")), _text(record.get("end_reason"))
+    code = _exit_code(status, reason, rows, allow_failure=allow_failure, stopped_by=stopped_by)
+    if not isinstance(found, Mapping) and (status, reason) == ("failed", "reported_failure"):
+        # It was the benchmark; with which code, the server does not show.
+        code = EXIT_UNSEEN
     return JobEnd(
         status=status,
-        exit_code=_exit_code(status, reason, rows, allow_failure=allow_failure, stopped_by=stopped_by),
+        exit_code=code,
         iterations=rows,
         error=_text(document.get("error")) or _text(record.get("error")),
         host=_host(document.get("host")),

@@ -197,6 +197,22 @@ def test_after_enter_on_a_terminal_it_goes_on(command_line: CommandLine, runner:
     assert run.out == b"told\n"
 
 
+def test_nobody_who_reads_the_output_changes_the_outcome(
+    command_line: CommandLine, runner: PublicRunner, project: str
+) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [str(Path(sys.executable).with_name("metalmark")), *words(command_line)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    job = runner.take()["uuid"]
+    runner.fail(job, [{"exit_code": 7, "stdout": "told\n"}, {"exit_code": 7, "stdout": "again\n"}], "exit code 7")
+    runner.disconnect()
+    _, err = process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 7, err
+    assert b"status   failed" in err
+
+
 @contextmanager
 def own_runner(command_line: CommandLine, runner: PublicRunner) -> Iterator[OwnRunner]:
     headers = {"Authorization": f"Bearer {runner.key}", "Sec-WebSocket-Protocol": "metalmark.1"}

@@ -25,6 +25,8 @@ def ended(status: str, *results: dict[str, Any], reason: str | None = None, **ou
         (ended("failed"), False, 125),
         (ended("failed", {"exit_code": 0}), False, 125),
         ({"status": "failed", "end_reason": "heartbeat_timeout", "error": "silent"}, False, 125),
+        ({"status": "failed", "end_reason": "reported_failure"}, False, 1),
+        (ended("failed", reason="reported_failure"), False, 125),
         ({"status": "canceled", "end_reason": "canceled_by_user"}, False, 130),
         ({"status": "canceled", "end_reason": "job_timeout_exceeded"}, False, 124),
         (ended("canceled", {"exit_code": 0}), False, 130),
