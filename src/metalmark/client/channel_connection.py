@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -196,7 +195,7 @@ async def _connected(
         raise ChannelLost(f"the proxy does not reach {address}: {error}") from None
     except InvalidHandshake as error:
         raise ChannelLost(f"{address} opened no WebSocket: {error}", hint="see whether --host is right") from None
-    except (OSError, EOFError, asyncio.IncompleteReadError) as error:
+    except (OSError, EOFError) as error:
         raise ChannelLost(f"{address} cannot be reached: {str(error) or type(error).__name__}") from None
 
 
