@@ -16,18 +16,23 @@ disk before the link is changed, so whatever dies in between, the next start kno
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from metalmark.model import NoPermission, StableError
 from metalmark.runner.launcher import CURRENT, FAILED, LAUNCHER, TRIAL, launcher_text
-from metalmark.system import no_space_told, published, sync_folder
+from metalmark.system import no_space_told, published, sync_folder, try_locked
 
 DEFAULT_ROOT = Path("/opt/metalmark")
 VERSIONS = "versions"
+WORK_PREFIX = "metalmark-work-"
+"""How folders begin in which a version is prepared."""
+LOCK = ".lock"
 _RECORD = "version.json"
 
 
@@ -113,7 +118,7 @@ class Installation:
         Raises:
             NoPermission: They cannot be written.
             NoSpace: The file system is full.
-            StableError: There is something else.
+            StableError: There is something else, or others could change what is there.
         """
         try:
             with no_space_told(self.root):
@@ -129,6 +134,28 @@ class Installation:
                 f"{self.root} is no folder", why="versions are kept there", hint="move it away"
             ) from error
 
+        status = self.root.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise StableError(
+                f"{self.root} can be written by others",
+                why="whoever can write there decides what the service runs",
+                hint=f"chown root: {self.root} && chmod go-w {self.root}, or choose another folder with --root",
+            )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from installing a version while the context lasts.
+
+        Raises:
+            StableError: One does so already.
+        """
+        with try_locked(self.root / LOCK) as mine:
+            if not mine:
+                raise StableError(
+                    f"another process installs a version in {self.root}", hint="try again when it is done"
+                )
+            yield
+
     def finish(self, version: InstalledVersion) -> None:
         """Write down that a version is whole."""
         record = {"format": 1, "version": version.version, "checksum": version.checksum}
@@ -141,10 +168,16 @@ class Installation:
         shutil.rmtree(self.folder(name), ignore_errors=True)
 
     def discard_all_but(self, *names: str) -> None:
-        """Delete every other version, and what was never finished."""
+        """Delete every other version, what was never finished, and what a killed process left of its work."""
         for entry in (self.root / VERSIONS).glob("*"):
             if entry.name not in names:
                 self.discard(entry.name)
+        for pattern in (f"{WORK_PREFIX}*", ".*.partial"):
+            for left in self.root.glob(pattern):
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
 
     def switch(self, name: str) -> None:
         """Make a version the current one, at once and for good."""

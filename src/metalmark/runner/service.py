@@ -17,7 +17,7 @@ from typing import Protocol
 
 from metalmark.client import find_runner_key
 from metalmark.model import InputError, NoPermission, StableError
-from metalmark.runner.installation import VERSIONS, Installation, InstalledVersion
+from metalmark.runner.installation import LOCK, VERSIONS, Installation, InstalledVersion
 from metalmark.runner.launcher import CURRENT, FAILED, LAUNCHER, TRIAL
 from metalmark.runner.service_unit import UNIT_NAME, ServiceUnit
 from metalmark.runner.version_folder import artifact_checksum, install_artifact, install_copy
@@ -28,7 +28,7 @@ SYSTEMD_MIN = 247
 """The first with ``LoadCredential``."""
 _QUICK_S = 60.0
 _START_S = 360.0
-_OWN = (LAUNCHER, CURRENT, TRIAL, FAILED, "failures.json")
+_OWN = (LAUNCHER, CURRENT, TRIAL, FAILED, "failures.json", LOCK)
 
 
 class ServiceManager(Protocol):
@@ -131,12 +131,14 @@ async def install_service(
     text = request.unit.text()
     await _check(request, manager, os.geteuid() if uid is None else uid)
     installation = Installation(request.unit.root)
-    before = await in_thread(installation.current)
-    version = await _version(request, installation, before)
-    if version != before:
-        await in_thread(installation.switch, version.name)
-        await in_thread(installation.end_trial)
-        tell(f"installed version {version.version} in {installation.folder(version.name)}")
+    await in_thread(installation.prepare)
+    with installation.alone():
+        before = await in_thread(installation.current)
+        version = await _version(request, installation, before)
+        if version != before:
+            await in_thread(installation.switch, version.name)
+            await in_thread(installation.end_trial)
+            tell(f"installed version {version.version} in {installation.folder(version.name)}")
     for folder in (request.unit.state, request.unit.cache):
         await in_thread(functools.partial(folder.mkdir, mode=0o700, parents=True, exist_ok=True))
     written = await in_thread(_write, units / UNIT_NAME, text)
@@ -176,7 +178,6 @@ async def _version(
     if request.artifact is not None:
         checksum = await in_thread(artifact_checksum, request.artifact)
         return await install_artifact(installation, request.artifact, checksum=checksum, arguments=arguments)
-    await in_thread(installation.prepare)
     return before or await install_copy(installation, arguments=arguments)
 
 
@@ -235,6 +236,7 @@ async def uninstall_service(
 
 def _remove(root: Path) -> None:
     # By name: nobody's own files go with it.
+    Installation(root).discard_all_but()
     for name in _OWN:
         (root / name).unlink(missing_ok=True)
     shutil.rmtree(root / VERSIONS, ignore_errors=True)

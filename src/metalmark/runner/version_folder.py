@@ -17,7 +17,7 @@ from pathlib import Path
 
 import metalmark
 from metalmark.model import InputError, NoSpace, StableError
-from metalmark.runner.installation import Installation, InstalledVersion
+from metalmark.runner.installation import WORK_PREFIX, Installation, InstalledVersion
 from metalmark.system import Completed, in_thread, no_space_told, run
 from metalmark.wire import UpdateArtifact, UpdateManifest
 
@@ -61,7 +61,7 @@ async def install_artifact(
     found = await in_thread(artifact_checksum, artifact)
     if found != checksum:
         raise StableError("the artifact has another checksum", why=f"{found} instead of {checksum}")
-    with tempfile.TemporaryDirectory(prefix="metalmark-update-", dir=installation.root) as place:
+    with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=installation.root) as place:
         manifest = await in_thread(_unpack, artifact, Path(place))
         name = f"{manifest.version}-{checksum[:_CHECKSUM_CHARACTERS]}"
         version = InstalledVersion(name=name, version=manifest.version, checksum=checksum)

@@ -64,7 +64,7 @@ async def test_an_artifact_becomes_a_version_that_needs_nothing_else(
     where = said(program.with_name("python"), "-c", "import metalmark; print(metalmark.__file__)")
     assert Path(where).is_relative_to(installed.folder(version.name))
     assert said(installed.launcher, "--version") == f"metalmark {metalmark.__version__}"
-    assert not list(installed.root.glob("metalmark-update-*"))
+    assert not list(installed.root.glob("metalmark-work-*"))
 
 
 async def test_the_same_artifact_is_installed_once(installed: Installation, update_artifact: Path) -> None:
@@ -88,7 +88,7 @@ async def refused(
     assert isinstance(caught.value, (StableError, ProtocolError))
     assert installation.current() == before
     assert sorted((installation.root / "versions").iterdir()) == folders
-    assert not list(installation.root.glob("metalmark-update-*"))
+    assert not list(installation.root.glob("metalmark-work-*"))
     return str(caught.value)
 
 

@@ -93,6 +93,31 @@ def test_what_is_not_kept_is_deleted(installation: Installation) -> None:
     assert [entry.name for entry in (installation.root / "versions").iterdir()] == [TWO.name]
 
 
+def test_what_a_killed_process_left_goes_and_strangers_files_stay(installation: Installation) -> None:
+    (installation.root / "metalmark-work-abc").mkdir()
+    (installation.root / "metalmark-work-abc/pip.whl").write_text("x")
+    (installation.root / ".trial.abc.partial").write_text("x")
+    (installation.root / "mine").write_text("x")
+    installation.discard_all_but(ONE.name)
+    assert {entry.name for entry in installation.root.iterdir()} == {"launch", "current", "versions", "mine"}
+
+
+def test_one_process_installs_at_a_time(installation: Installation) -> None:
+    with installation.alone():
+        with pytest.raises(StableError, match="another process"), installation.alone():
+            pass
+    with installation.alone():
+        pass
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
+def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "opt").mkdir()
+    (tmp_path / "opt").chmod(mode)
+    with pytest.raises(StableError, match="others"):
+        Installation(tmp_path / "opt").prepare()
+
+
 def test_a_process_knows_the_install_that_it_runs_from(installation: Installation, tmp_path: Path) -> None:
     found = Installation.of_this_process(installation.root / "current")
     assert found is not None

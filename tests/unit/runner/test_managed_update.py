@@ -131,7 +131,7 @@ async def test_an_offer_waits_for_the_jobs_and_then_replaces_the_process(scene: 
     assert scene.arguments == ("runner", "up")
     # The version to go back to stays, all others are gone.
     assert {found.name for found in scene.installation.versions()} == {ONE.name, "v-cccc"}
-    assert not list(scene.installation.root.glob("metalmark-fetch-*"))
+    assert not list(scene.installation.root.glob("metalmark-work-*"))
 
 
 async def test_the_version_that_runs_is_no_offer(scene: Scene) -> None:
