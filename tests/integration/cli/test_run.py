@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,8 +16,10 @@ from tests.integration.cli.conftest import CommandLine
 from tests.integration.cli.test_job import DIGEST, project, runner
 
 from metalmark.cli.application import app
+from metalmark.cli.logs import Verbosity, set_up_logging
 from metalmark.model import InputError
 from metalmark.testing.public_runner import PublicRunner
+from metalmark.testing.running_server import running_server
 
 __all__ = ["project", "runner"]
 
@@ -199,3 +202,28 @@ def test_job_file_is_submitted_with_what_flags_change(
     assert "machine in the job file has no effect" in err
     [report] = command_line.json("report", "list", "jobs", "--branch", "feature/x")
     assert report["testbed"]["slug"] == "vm"
+
+
+def test_run_of_nobody_is_watched_without_its_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up_logging(Verbosity.WARNING)
+    with running_server(tmp_path / "server", settings={"auth": {"anonymous": True}}) as server:
+        spec = {"name": "Open", "os": "linux", "architecture": "x86_64", "sandbox": "firecracker", "anonymous": True}
+        with server.client() as client:
+            made = client.post("/v0/specs", json={**spec, "cpu": 1, "memory": 2**30, "disk": 2**30})
+            assert made.status_code == 201, made.text
+            rack = client.post("/v0/runners", json={"name": "Rack"}).json()
+            assert client.post("/v0/runners/rack/specs", json={"spec": made.json()["uuid"]}).status_code == 201
+        for name in ("METALMARK_API_KEY_FILE", "METALMARK_API_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("METALMARK_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("METALMARK_HOST", server.url)
+        nobody = CommandLine(server=server, capsys=capsys, folder=tmp_path)
+        runner = PublicRunner(url=server.url, runner="rack", key=rack["key"], poll_timeout_s=20)
+        with doing(runner, lambda job: runner.complete(job["uuid"], [{"exit_code": 0, "stdout": "told\n"}])):
+            given = ("--project", "open", "--image", f"a@{DIGEST}", "--spec", "open")
+            code, out, err = ended(nobody, "run", *given)
+        # What jobs print is for those who signed in; how they end is for everybody who may see the project.
+        assert (code, out) == (0, ""), err
+        assert "status   processed" in err
