@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from metalmark.model.job_life import EndReason
 from metalmark.model.outcome import EXIT_INFRASTRUCTURE, EXIT_SIGNAL_BASE, EXIT_TIMED_OUT, Outcome
 
 FINAL_STATUSES = frozenset({"processed", "failed", "canceled"})
 EXIT_UNSEEN = 1
 """For a benchmark that failed with a code that is not to be seen: its output is too large to show, or not for us."""
+_OTHERWISE_CANCELED = {
+    EndReason.JOB_TIMEOUT_EXCEEDED.value: EXIT_TIMED_OUT,
+    EndReason.PENDING_TOO_LONG.value: EXIT_INFRASTRUCTURE,
+    EndReason.CANCELED_BY_RUNNER.value: EXIT_INFRASTRUCTURE,
+}
+"""Ends that the server calls canceled, and that nobody asked for."""
 _SIGINT = 2
 _EXCUSED = frozenset(outcome.value for outcome in Outcome) - {Outcome.CANCELED, Outcome.INFRASTRUCTURE}
 
@@ -59,7 +66,7 @@ def read_job_end(job: object, *, allow_failure: bool = False, stopped_by: int = 
     )
     status, reason = _text(record.get("status")), _text(record.get("end_reason"))
     code = _exit_code(status, reason, rows, allow_failure=allow_failure, stopped_by=stopped_by)
-    if not isinstance(found, Mapping) and (status, reason) == ("failed", "reported_failure"):
+    if not isinstance(found, Mapping) and (status, reason) == ("failed", EndReason.REPORTED_FAILURE.value):
         # It was the benchmark; with which code, the server does not show.
         code = EXIT_UNSEEN
     return JobEnd(
@@ -85,7 +92,7 @@ def _iteration(number: int, result: Mapping[str, object]) -> JobIteration:
 
 def _exit_code(status: str, reason: str, rows: Sequence[JobIteration], *, allow_failure: bool, stopped_by: int) -> int:
     if status == "canceled":
-        return EXIT_TIMED_OUT if reason == "job_timeout_exceeded" else EXIT_SIGNAL_BASE + stopped_by
+        return _OTHERWISE_CANCELED.get(reason, EXIT_SIGNAL_BASE + stopped_by)
     for row in rows:
         if row.exit_code and not (allow_failure and row.outcome in _EXCUSED):
             return row.exit_code

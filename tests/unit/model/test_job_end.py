@@ -30,6 +30,8 @@ def ended(status: str, *results: dict[str, Any], reason: str | None = None, **ou
         ({"status": "canceled", "end_reason": "canceled_by_user"}, False, 130),
         ({"status": "canceled", "end_reason": "job_timeout_exceeded"}, False, 124),
         (ended("canceled", {"exit_code": 0}), False, 130),
+        ({"status": "canceled", "end_reason": "pending_too_long", "error": "nobody took it"}, False, 125),
+        (ended("canceled", {"exit_code": 0}, reason="canceled_by_runner"), False, 125),
         ({"status": "processed"}, False, 0),
         (ended("failed", {"exit_code": -1}), False, 125),
         (ended("failed", {"exit_code": 256}), False, 125),
