@@ -7,6 +7,7 @@ is known to this connection alone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +16,7 @@ from uuid import UUID
 import anyio
 import structlog
 from anyio.abc import TaskGroup
+from pydantic import JsonValue
 
 from metalmark.model import ChannelLost, MetalmarkError, ProtocolError
 from metalmark.runner.assignment import Assignment
@@ -26,6 +28,7 @@ from metalmark.runner.self_update import Updates
 from metalmark.runner.session_pace import SessionPace
 from metalmark.system import Clock
 from metalmark.wire import (
+    FACTS_MAX_BYTES,
     INLINE_OUTPUT_MAX_BYTES,
     SLOTS_MAX,
     SUBPROTOCOL,
@@ -139,7 +142,7 @@ class OwnSession:
             process=identity.process,
             boot=identity.boot,
             capabilities=identity.capabilities,
-            facts=dict(identity.facts),
+            facts=self._facts(),
             holding=held,
             checksum=self._updates.checksum,
         )
@@ -155,6 +158,14 @@ class OwnSession:
         self._inline_max = min(INLINE_OUTPUT_MAX_BYTES, welcome.inline_output_max_bytes)
         self._observer.connected(SUBPROTOCOL, welcome.version)
         self._drop(lease for lease in held if lease not in welcome.held)
+
+    def _facts(self) -> dict[str, JsonValue] | None:
+        facts = dict(self._identity.facts)
+        if len(json.dumps(facts)) <= FACTS_MAX_BYTES:
+            return facts
+        # They are for people to read; the server would not have the runner at all.
+        _log.warning("the host's facts are too long to be told", bytes_max=FACTS_MAX_BYTES)
+        return None
 
     # What a job's teller needs
 

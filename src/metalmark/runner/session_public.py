@@ -48,6 +48,8 @@ _PATIENCE = 10
 """Connections on which an end was told in vain before it is told without its results."""
 _STOPPED_PATIENCE = 2
 """The same before a canceled job is told as failed: a server that failed it already knows no way from there."""
+_MESSAGE_MAX_BYTES = 64 * 1024 * 1024
+"""Largest results that are offered at all: most servers take less, and say so by ending the connection."""
 _TOO_BIG = 1009
 _PROTOCOL_ERROR = 1002
 _log = structlog.get_logger(__name__)
@@ -262,7 +264,11 @@ class PublicSession:
 def _message_of(end: SpooledEnd, delivery: _Delivery) -> TerminalMessage:
     """Return the message of an end, changed when the server let it down often enough. Blocking."""
     reason = ""
-    if delivery.too_big or (delivery.in_vain >= _PATIENCE and end.size_bytes > INLINE_OUTPUT_MAX_BYTES):
+    if (
+        end.size_bytes > _MESSAGE_MAX_BYTES
+        or delivery.too_big
+        or (delivery.in_vain >= _PATIENCE and end.size_bytes > INLINE_OUTPUT_MAX_BYTES)
+    ):
         reason = f"the server does not take results of {end.size_bytes} bytes"
         _log.error("result told without its output", job=str(end.job), size_bytes=end.size_bytes)
     stopped_in_vain = end.kind is EndKind.CANCELED and (delivery.misfit or delivery.in_vain >= _STOPPED_PATIENCE)

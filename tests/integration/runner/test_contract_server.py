@@ -198,6 +198,16 @@ async def test_results_that_the_server_does_not_take_are_told_as_a_failure(tmp_p
         assert "does not take results of 52" in str(job.error)
 
 
+async def test_results_beyond_any_message_are_not_even_offered(tmp_path: Path) -> None:
+    async with contract_server(KEY) as server, at_work(server, tmp_path) as work:
+        job = server.submit()
+        (script,) = await work.hands.started()
+        await work.hands.until(lambda: job.status == "running")
+        script.complete(stdout="x" * (65 * 1024 * 1024))
+        await work.hands.until(lambda: not work.hands.jobs.holding())
+        assert (job.ends, server.connections, work.lost()) == (["failed"], 1, [])
+
+
 async def test_offer_of_an_update_is_passed_on_and_jobs_come_all_the_same(tmp_path: Path) -> None:
     offer = {"version": "9.9.9", "url": "https://example.org/runner", "checksum": "b" * 64}
     async with contract_server(KEY, offer=offer) as server, at_work(server, tmp_path) as work:

@@ -56,6 +56,7 @@ class Runner:
     observer: NotedLink = field(default_factory=NotedLink)
     errors: list[MetalmarkError] = field(default_factory=list)
     upload: Callable[[SpooledEnd], Awaitable[None]] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
     away: bool = False
     """Whether it makes no connection."""
 
@@ -67,7 +68,7 @@ class Runner:
             async with self.server.open() as pipe:
                 session = OwnSession(
                     pipe,
-                    identity=identity(process="p"),
+                    identity=identity(process="p", facts=self.facts),
                     jobs=self.hands.jobs,
                     updates=self.updates,
                     observer=self.observer,
@@ -109,6 +110,16 @@ async def test_hello_says_who_and_ready_says_how_many(tmp_path: Path) -> None:
         assert [(said.slots, said.received) for said in work.said(Wanting)] == [(2, 0)]
         await work.hands.until(lambda: work.observer.events == ["metalmark.1", "confirmed"])
         assert work.updates.acknowledgements == 1
+
+
+async def test_facts_that_are_too_long_keep_no_runner_out(tmp_path: Path) -> None:
+    async with at_work(tmp_path) as work:
+        work.facts |= {"cpu": "8 cores"}
+        await work.hands.until(lambda: work.said(RunnerHello))
+        work.facts |= {"log": "x" * 70_000}
+        work.server.current.cut()  # type: ignore[union-attr]  # there is one
+        await work.hands.until(lambda: len(work.said(RunnerHello)) == 2)
+        assert [hello.facts for hello in work.said(RunnerHello)] == [{"cpu": "8 cores"}, None]
 
 
 async def test_places_are_counted_not_repeated(tmp_path: Path) -> None:
