@@ -99,7 +99,9 @@ class JobExecutor:
         try:
             await in_thread(self._spool.begin, job.job, job.lease)
         except (NoSpace, OSError) as error:
-            return await self._bare(job, EndOfJob(kind=EndKind.FAILED, error=str(error), infrastructure=True))
+            what = "no space left" if isinstance(error, NoSpace) else error.strerror
+            why = f"the runner's disk has no room for the results: {what}"
+            return await self._bare(job, EndOfJob(kind=EndKind.FAILED, error=why, infrastructure=True))
         folder = self._surroundings.spool / f"{job.job}.{job.lease}"
         try:
             folder.mkdir(mode=0o700)

@@ -230,7 +230,9 @@ class ResultSpool:
         except (NoSpace, OSError) as error:
             _log.error("results could not be kept", job=str(job), error=str(error))
             if end.kind is not EndKind.CANCELED:
-                why = f"the results could not be kept: {error}"
+                # The text of the error names folders of this machine, which are no submitter's business.
+                what = "no space left" if isinstance(error, NoSpace) else error.strerror
+                why = f"the runner's disk could not keep the results: {what}"
                 end = EndOfJob(kind=EndKind.FAILED, error=why, infrastructure=True)
         try:
             return self._keep_in_reserve(job, lease, end)

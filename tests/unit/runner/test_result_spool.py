@@ -94,7 +94,7 @@ def test_full_disk_leaves_the_end_without_results(tmp_path: Path) -> None:
     spool.begin(JOB, 1)
     end = spool.keep(JOB, 1, GOOD, full)
     assert (end.kind, end.infrastructure) == (EndKind.FAILED, True)
-    assert end.error == "the results could not be kept: the disk is full"
+    assert end.error == "the runner's disk could not keep the results: no space left"
     assert spool.read_back() == (end,)
 
 
