@@ -152,6 +152,8 @@ async def run(
 
 
 async def _submit(server: ServerSession, job: JobFile, *, on_the_fly: bool) -> Mapping[str, JsonValue]:
+    import anyio
+
     from metalmark.cli.remote import warn
     from metalmark.client import CONTEXT_KEYS, names_a_project, read_run_context, run_body
     from metalmark.model import ProtocolError
@@ -166,7 +168,7 @@ async def _submit(server: ServerSession, job: JobFile, *, on_the_fly: bool) -> M
         raise InputError(
             "--project", None, "in CI a project is not made by accident", hint="name it, or add --ci-on-the-fly"
         )
-    context = await read_run_context(Path.cwd(), os.environ)
+    context = await read_run_context(Path.cwd(), os.environ, warn=warn)
     if (
         job.branch is None
         and f"{CONTEXT_KEYS}/branch/hash" in context
@@ -177,7 +179,11 @@ async def _submit(server: ServerSession, job: JobFile, *, on_the_fly: bool) -> M
         warn("machine in the job file has no effect here: a server's spec says what a job gets")
     body = run_body(job, context=context, now=SystemClock().now(), idempotency_key=uuid4())
     # Under its idempotency key the run is done once, however often it is sent.
-    answer = await server.call("POST", "run", body=body, repeatable=True)
+    try:
+        answer = await server.call("POST", "run", body=body, repeatable=True)
+    except anyio.get_cancelled_exc_class():
+        warn("interrupted while the run was submitted, perhaps too late: see `metalmark job list`")
+        raise
     report = answer.value
     if not isinstance(report, Mapping) or not isinstance(report.get("job"), str):
         raise ProtocolError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from metalmark.model import MetalmarkError
@@ -26,17 +26,20 @@ _BRANCH_VARIABLES = (
 """Where a CI says which branch it has checked out without one: GitHub's and Gitea's names, then GitLab's."""
 
 
-async def read_run_context(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+async def read_run_context(
+    folder: Path, environment: Mapping[str, str], *, warn: Callable[[str], None]
+) -> dict[str, str]:
     """Return a run's context, as the body of a run has it; what cannot be found out is left out.
 
     Args:
-        folder: The repository, or a folder in it.
+        folder: The repository, or a folder in it; an absolute path.
         environment: Of the process; a CI tells the branch there when git cannot.
+        warn: Is told when there is a repository that git does not read.
     """
     found = {f"{CONTEXT_KEYS}/testbed/os": _SYSTEMS.get(platform.system(), platform.system())}
     if fingerprint := await in_thread(_fingerprint, Path("/etc/machine-id")):
         found[f"{CONTEXT_KEYS}/testbed/fingerprint"] = fingerprint
-    repository = await _repository(folder)
+    repository = await _repository(folder, warn)
     branch = repository.pop("/branch/ref/name", "") or next(
         (environment[name] for name in _BRANCH_VARIABLES if environment.get(name)), ""
     )
@@ -45,9 +48,13 @@ async def read_run_context(folder: Path, environment: Mapping[str, str]) -> dict
     return found | {f"{CONTEXT_KEYS}{path}": value for path, value in repository.items() if value}
 
 
-async def _repository(folder: Path) -> dict[str, str]:
+async def _repository(folder: Path, warn: Callable[[str], None]) -> dict[str, str]:
     top = await _git(folder, "rev-parse", "--show-toplevel")
     if not top:
+        found = await in_thread(_marked, folder)
+        if found is not None:
+            # Above all a repository of another user, as containers of a CI have it.
+            warn(f"git does not read {found}, so the run tells neither branch nor commit; see `git -C {found} status`")
         return {}
     reference = await _git(folder, "symbolic-ref", "--quiet", "HEAD")
     roots = await _git(folder, "rev-list", "--max-parents=0", "--first-parent", "HEAD")
@@ -58,6 +65,10 @@ async def _repository(folder: Path) -> dict[str, str]:
         "/branch/ref/name": reference.removeprefix("refs/heads/"),
         "/branch/hash": await _git(folder, "rev-parse", "--verify", "--quiet", "HEAD^{commit}"),
     }
+
+
+def _marked(folder: Path) -> Path | None:
+    return next((place for place in (folder, *folder.parents) if (place / ".git").exists()), None)
 
 
 async def _git(folder: Path, *words: str) -> str:

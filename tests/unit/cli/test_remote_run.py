@@ -33,7 +33,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture(autouse=True)
 def no_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def read_run_context(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    async def read_run_context(folder: Path, environment: Mapping[str, str], *, warn: object) -> dict[str, str]:
         return {}
 
     monkeypatch.setattr(client, "read_run_context", read_run_context)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -29,8 +30,16 @@ def git(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return said
 
 
-def context(environment: dict[str, str] | None = None) -> dict[str, str]:
-    found = anyio.run(read_run_context, Path(), environment or {})
+@pytest.fixture
+def warned() -> list[str]:
+    return []
+
+
+def context(
+    environment: dict[str, str] | None = None, *, folder: Path = Path("/nowhere"), warned: list[str] | None = None
+) -> dict[str, str]:
+    heard: list[str] = [] if warned is None else warned
+    found = anyio.run(partial(read_run_context, folder, environment or {}, warn=heard.append))
     return {key.removeprefix(CONTEXT_KEYS): value for key, value in found.items()}
 
 
@@ -70,6 +79,15 @@ def test_branch_of_a_ci_that_checked_out_none(git: dict[str, str], environment: 
 def test_without_a_repository_the_machine_alone_is_told(git: dict[str, str]) -> None:
     found = context({"GITHUB_REF_NAME": "main"})
     assert set(found) <= {"/testbed/os", "/testbed/fingerprint"}
+
+
+def test_repository_that_git_does_not_read_is_warned_of(git: dict[str, str], warned: list[str], tmp_path: Path) -> None:
+    inner = tmp_path / "src"
+    (tmp_path / ".git").mkdir()
+    inner.mkdir()
+    assert "/repo/name" not in context(folder=inner, warned=warned)
+    [told] = warned
+    assert f"git does not read {tmp_path}," in told
 
 
 def test_fingerprint_is_stable_and_not_the_machines_identifier(tmp_path: Path) -> None:
