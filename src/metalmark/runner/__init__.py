@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from metalmark.runner.real_host import examine_host, host_firecracker
     from metalmark.runner.real_surroundings import CachedImages, MachineSandboxes
     from metalmark.runner.result_json import embedded, write_result
+    from metalmark.runner.result_spool import EndKind, EndOfJob, ResultSpool, SpooledEnd
     from metalmark.runner.run_spool import spool_folder
     from metalmark.runner.runner_identity import RunnerIdentity
     from metalmark.runner.saved_run import check_target, save_run
@@ -60,6 +61,8 @@ __all__ = [
     "DaemonSettings",
     "Deadlines",
     "Diagnosis",
+    "EndKind",
+    "EndOfJob",
     "ExecutionContext",
     "Finding",
     "Hands",
@@ -78,6 +81,7 @@ __all__ = [
     "NoUpdates",
     "ProvedMachine",
     "Restart",
+    "ResultSpool",
     "RunImage",
     "RunObserver",
     "RunRecord",
@@ -91,6 +95,7 @@ __all__ = [
     "ServiceUnit",
     "SessionPace",
     "SetupPlan",
+    "SpooledEnd",
     "Status",
     "StopRequest",
     "Systemctl",
@@ -130,6 +135,8 @@ _MODULES = {
     "DaemonSettings": "daemon",
     "Deadlines": "phase_clock",
     "Diagnosis": "finding",
+    "EndKind": "result_spool",
+    "EndOfJob": "result_spool",
     "ExecutionContext": "context",
     "Finding": "finding",
     "Hands": "self_update",
@@ -148,6 +155,7 @@ _MODULES = {
     "NoUpdates": "self_update",
     "ProvedMachine": "proved_capabilities",
     "Restart": "self_update",
+    "ResultSpool": "result_spool",
     "RunImage": "context",
     "RunObserver": "observer",
     "RunRecord": "executor",
@@ -161,6 +169,7 @@ _MODULES = {
     "ServiceUnit": "service_unit",
     "SessionPace": "session_pace",
     "SetupPlan": "setup_plan",
+    "SpooledEnd": "result_spool",
     "Status": "finding",
     "StopRequest": "stop_request",
     "Systemctl": "service",

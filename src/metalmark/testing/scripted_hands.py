@@ -11,10 +11,19 @@ from uuid import UUID, uuid4
 import anyio
 
 from metalmark.model import Phase
-from metalmark.runner import LinkObserver, RunnerIdentity, SessionPace, Updates, Urgency
-from metalmark.runner.job_in_hand import JobInHand
-from metalmark.runner.jobs_in_hand import JobsInHand
-from metalmark.runner.result_spool import EndKind, EndOfJob, ResultSpool, SpooledEnd
+from metalmark.runner import (
+    EndKind,
+    EndOfJob,
+    JobInHand,
+    JobsInHand,
+    LinkObserver,
+    ResultSpool,
+    RunnerIdentity,
+    SessionPace,
+    SpooledEnd,
+    Updates,
+    Urgency,
+)
 from metalmark.system import in_thread
 from metalmark.wire import IterationOutput, JobOutput, ProvedCapabilities, RunnerMetadata
 
