@@ -45,7 +45,7 @@ def local_s(warm: WarmRunner, count: int) -> float:
 def main() -> None:
     options = arguments(__doc__)
     for sandbox in options.sandbox or ("container", "qemu"):
-        count = 5 if options.quick else {"container": 100, "qemu": 20}[sandbox]
+        count = options.rounds or (5 if options.quick else {"container": 100, "qemu": 20}[sandbox])
         with warm_runner(sandbox) as warm:
             warm.process.stop()
             remote = remote_s(warm, count)

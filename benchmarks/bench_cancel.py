@@ -68,7 +68,7 @@ def boxes(home: Path) -> list[Path]:
 def main() -> None:
     options = arguments(__doc__)
     for sandbox in options.sandbox or ("container", "qemu"):
-        rounds = 2 if options.quick else {"container": 100, "qemu": 40}[sandbox]
+        rounds = options.rounds or (2 if options.quick else {"container": 100, "qemu": 40}[sandbox])
         series: defaultdict[str, list[float]] = defaultdict(list)
         with warm_runner(sandbox) as warm:
             before = list_leftovers(warm.process.home)

@@ -50,7 +50,7 @@ def local_s(warm: WarmRunner, script: str) -> float:
 def main() -> None:
     options = arguments(__doc__)
     for sandbox in options.sandbox or ("container",):
-        rounds = 2 if options.quick else 15
+        rounds = options.rounds or (2 if options.quick else 15)
         with warm_runner(sandbox) as warm:
             for name, script in SCRIPTS.items():
                 remote = statistics.median(remote_s(warm, script) for _ in range(rounds))

@@ -38,7 +38,7 @@ def once(warm: WarmRunner) -> dict[str, float]:
 def main() -> None:
     options = arguments(__doc__)
     for sandbox in options.sandbox or ("container", "qemu"):
-        rounds = 5 if options.quick else {"container": 200, "qemu": 30}[sandbox]
+        rounds = options.rounds or (5 if options.quick else {"container": 200, "qemu": 30}[sandbox])
         parts: defaultdict[str, list[float]] = defaultdict(list)
         with warm_runner(sandbox) as warm:
             for _ in range(rounds):

@@ -15,7 +15,7 @@ SCRIPTS = {"ends by SIGTERM": "sleep 60", "has to be killed": "trap '' TERM; whi
 def main() -> None:
     options = arguments(__doc__)
     for sandbox in options.sandbox or ("container", "qemu"):
-        rounds = 2 if options.quick else 20
+        rounds = options.rounds or (2 if options.quick else 20)
         with warm_runner(sandbox) as warm:
             print(f"# {sandbox}")
             for timeout_s in (1, 3):

@@ -20,6 +20,7 @@ def arguments(description: str | None) -> argparse.Namespace:
     """Read the options that all of these benchmarks have; ends the program where they cannot run."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a size of seconds")
+    parser.add_argument("--rounds", type=int, metavar="N", help="measure so often")
     parser.add_argument("--sandbox", action="append", choices=["container", "qemu"])
     found = parser.parse_args()
     if os.geteuid() != 0:
