@@ -15,7 +15,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,19 +95,22 @@ def need_systemd_vm() -> None:
             pytest.skip(f"{tool} is not installed")
 
 
-def run_tests(kernels: Path, arguments: Sequence[str], *, timeout_s: float) -> Outcome:
+def run_tests(
+    kernels: Path, arguments: Sequence[str], *, timeout_s: float, files: Mapping[str, Path] | None = None
+) -> Outcome:
     """Boot the machine, run pytest with some arguments in it, and return what it said.
 
     Args:
         kernels: Folder of unpacked guest kernels.
         arguments: What follows ``pytest`` in the repository's root.
         timeout_s: For boot and tests together.
+        files: What the tests find in ``/code/files``, by name.
     """
     kernel = find_kernel(kernels, "x86_64")
     root = _root_image(kernel)
     with tempfile.TemporaryDirectory(prefix="metalmark-vm-") as name:
         folder = Path(name)
-        code = _code_image(folder, arguments)
+        code = _code_image(folder, arguments, files or {}, limit_s=170 if files is None else int(timeout_s))
         (folder / "initrd").write_bytes(_initramfs(kernel))
         console = folder / "console"
         disks: list[str] = []
@@ -155,9 +158,12 @@ def _initramfs(kernel: GuestKernel) -> bytes:
     return cpio(entries)
 
 
-def _code_image(folder: Path, arguments: Sequence[str]) -> Path:
+def _code_image(folder: Path, arguments: Sequence[str], files: Mapping[str, Path], *, limit_s: int) -> Path:
     tree, image = folder / "code", folder / "code.squashfs"
     (tree / "site").mkdir(parents=True)
+    (tree / "files").mkdir()
+    for name, file in files.items():
+        shutil.copy(file, tree / "files" / name)
     packages = next(Path(entry) for entry in sys.path if entry.endswith("site-packages"))
     quoted = " ".join("'" + argument.replace("'", "'\\''") + "'" for argument in arguments)
     (tree / "run").write_text(
@@ -166,7 +172,7 @@ def _code_image(folder: Path, arguments: Sequence[str]) -> Path:
         "modprobe -a loop squashfs overlay ext4 tun\n"
         "ip link set lo up\n"
         "export PYTHONPATH=/code/site:/code/src:/code PYTHONDONTWRITEBYTECODE=1 HOME=/root\n"
-        f"cd /code && python3 -m pytest -p no:cacheprovider -q --color=no --durations=5 --timeout 170 {quoted}\n"
+        f"cd /code && python3 -m pytest -p no:cacheprovider -q --color=no --durations=5 --timeout {limit_s} {quoted}\n"
         f'echo "{_END}$?"\n'
         "systemctl poweroff --force --force\n"
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typer._click.formatting import HelpFormatter
 
 GROUPS: Mapping[str, tuple[str, str]] = {
+    "run": ("metalmark.cli.run", "Run a benchmark on one of a server's runners, and watch it."),
     "runner": ("metalmark.cli.runner", "Run benchmarks on this machine, and look after a server's runners."),
     "image": ("metalmark.cli.image", "Pack, inspect and cache OCI images."),
     "host": ("metalmark.cli.host", "Examine, set up and test this machine."),

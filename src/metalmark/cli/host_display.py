@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metalmark.runner import Diagnosis, Finding, SetupPlan, Status
+from metalmark.runner import TROUBLESHOOTING, Diagnosis, Finding, SetupPlan, Status
 
 _STYLE = {Status.OK: "green", Status.MISSING: "yellow", Status.UNUSABLE: "red"}
 
@@ -30,11 +30,11 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
         console.print(line, soft_wrap=True)
     for note in diagnosis.notes:
         advice = f"\n      {note.advice}" if note.advice else ""
-        console.print(Text(f"note: {note.text} [{note.name}]{advice}"), soft_wrap=True)
+        console.print(Text(f"note: {note.text} [{note.name}]{advice}\n      {note.entry}"), soft_wrap=True)
     console.print()
     works = ", ".join(str(sandbox.name) for sandbox in diagnosis.sandboxes if sandbox.usable)
     console.print(Text(f"Sandboxes that work here: {works or 'none'}."))
-    console.print(Text("Each line is explained under its name in docs/reference/host-doctor.md."))
+    console.print(Text(f"Each line has an entry under its name in {TROUBLESHOOTING}."))
 
 
 def _table(*columns: str) -> Table:
@@ -68,7 +68,7 @@ def _mending(diagnosis: Diagnosis) -> Iterator[Text]:
     if broken:
         yield Text("\nTo mend it:")
     for finding in broken:
-        yield Text(f"  {finding.name}: {finding.fix}")
+        yield Text(f"  {finding.name}: {finding.fix}\n      {finding.entry}")
     if diagnosis.notes:
         yield Text("")
 

@@ -22,6 +22,7 @@ _STATUS = Literal["pending", "claimed", "running", "completed", "processed", "fa
 
 _SPEC = column("spec.slug", "spec")
 _ODD = {"spec": _SPEC, "pending": column("pending.text", "pending because")}
+_PLACE = column("pending.position", "place in the queue")
 _LIST = columns("uuid", "status", "phase", _SPEC, "priority", "created", "started", "completed")
 
 
@@ -85,17 +86,19 @@ def job_view(value: JsonValue) -> View:
     # A null of these says nothing: the job is not pending, has no fault, is no other's retry.
     silent = {"output", "config", *(name for name in ("pending", "error", "retry_of") if value.get(name) is None)}
     fields = [_ODD.get(name) or column(name) for name in value if name not in silent]
+    if value.get("pending") is not None:
+        fields.append(_PLACE)
     view = single(value, fields)
     output = value.get("output")
     if not isinstance(output, Mapping):
         return view
     results = output.get("results")
     rows = list(view.rows)
-    for index, result in enumerate(results if isinstance(results, Sequence) else ()):
+    for number, result in enumerate(results if isinstance(results, Sequence) else (), 1):
         if isinstance(result, Mapping):
             files = result.get("output")
             some = f", {len(files)} files" if isinstance(files, Mapping) and files else ""
-            rows.append((f"iteration {index}", f"exit code {result.get('exit_code')}{some}"))
+            rows.append((f"iteration {number}", f"exit code {result.get('exit_code')}{some}"))
     if output.get("error") is not None:
         rows.append(("error", str(output["error"])))
     return View(value=value, rows=tuple(rows))

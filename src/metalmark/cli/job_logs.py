@@ -8,7 +8,7 @@ import codecs
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from metalmark.cli.view import write_bytes, write_out
 from metalmark.model import ProtocolError, printable
@@ -28,12 +28,18 @@ class JobLog:
     Args:
         as_json: Print each event as one JSON object a line instead.
         say: Is told what happens beside the output, one line each.
+        stdout: Gets what the job printed to its standard output, where that is not ours.
     """
 
-    def __init__(self, *, as_json: bool, say: Callable[[str], None]) -> None:
+    def __init__(self, *, as_json: bool, say: Callable[[str], None], stdout: TextIO | None = None) -> None:
         self._as_json = as_json
-        self._say = say
-        self._iteration = 0
+        self._tell = say
+        self._stdout = stdout
+        self._iteration = 1
+        self._phase = ""
+        self._within_line = False
+        self.status = ""
+        """The job's status, as far as the events told."""
         self._decoders: dict[str, IncrementalDecoder] = {}
 
     def take(self, event: ServerEvent) -> bool:
@@ -55,10 +61,35 @@ class JobLog:
         elif event.kind == "restart":
             self._say("the job has begun anew; what it printed before does not count")
         elif event.kind == "phase":
-            self._say(f"phase {found.get('phase')}, {found.get('status')}")
+            self._entered(str(found.get("phase")))
+        elif event.kind == "pending":
+            self._waits(found)
         elif event.kind == "end":
             self._say(f"the job is {found.get('status')}")
+        if event.kind in ("phase", "end"):
+            self.status = str(found.get("status"))
         return event.kind == "end"
+
+    def close(self) -> None:
+        """End a line that the job left unfinished on a terminal."""
+        if self._within_line:
+            self._within_line = False
+            write_bytes(sys.stderr, b"\n")
+
+    def _say(self, line: str) -> None:
+        self.close()
+        self._tell(line)
+
+    def _entered(self, phase: str) -> None:
+        # A stream that was resumed begins with the phase that the job is in.
+        if phase != self._phase:
+            self._phase = phase
+            self._say(f"phase {phase}")
+
+    def _waits(self, found: dict[str, object]) -> None:
+        position = found.get("position")
+        place = f"number {position} in the queue: " if isinstance(position, int) else ""
+        self._say(f"pending, {place}{found.get('text')}")
 
     def _output(self, found: dict[str, object]) -> None:
         content = _content(found)
@@ -67,11 +98,13 @@ class JobLog:
             self._iteration = iteration
             self._say(f"iteration {iteration}")
         name = "stderr" if found.get("stream") == "stderr" else "stdout"
-        stream = sys.stderr if name == "stderr" else sys.stdout
+        stream = sys.stderr if name == "stderr" else self._stdout or sys.stdout
         if stream.isatty():
             decoder = self._decoders.setdefault(name, codecs.getincrementaldecoder("utf-8")(errors="replace"))
             content = _shown(decoder.decode(content)).encode(stream.encoding or "utf-8", errors="replace")
         write_bytes(stream, content)
+        if content and stream.isatty():
+            self._within_line = not content.endswith(b"\n")
 
 
 def _content(found: dict[str, object]) -> bytes:

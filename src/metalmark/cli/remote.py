@@ -111,6 +111,7 @@ def remote_command(
     sort: tuple[str, ...] = (),
     answers: str | None = None,
     epilog: str | None = None,
+    kind: type[RemoteCommand] = RemoteCommand,
 ) -> Callable[[Command], Command]:
     """Make a command of a function that gets a session and returns a `View`.
 
@@ -126,6 +127,7 @@ def remote_command(
         answers: Body that the server answers with, by its name in `metalmark.wire`, with ``[]`` for a list of such;
             ``--strict`` holds it to that.
         epilog: Stands below its help.
+        kind: How its words are read and its errors told.
     """
 
     def register(function: Command) -> Command:
@@ -148,9 +150,9 @@ def remote_command(
         parameters = [*own, *(_paging_parameters(sort) if paged else ()), _JSON, *connection_parameters()]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect.signature
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name, cls=RemoteCommand, epilog=epilog)(command)
+        app.command(name, cls=kind, epilog=epilog)(command)
         for alias in aliases:
-            app.command(alias, cls=RemoteCommand, epilog=epilog, hidden=True)(command)
+            app.command(alias, cls=kind, epilog=epilog, hidden=True)(command)
         return function
 
     return register

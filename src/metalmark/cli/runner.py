@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from typer.core import TyperCommand
 
+from metalmark.cli import local_run_flags as flags
 from metalmark.cli.errors import exit_status, tell
 from metalmark.cli.job_options import JobOptions, repeat_flags, split_words
+from metalmark.cli.local_job_file import is_job_file, with_job_file
 from metalmark.cli.logs import Verbosity, set_up_logging, shown
 from metalmark.cli.runner_records import add_runner_records
+from metalmark.cli.runner_service import add_runner_service
+from metalmark.cli.runner_up import add_runner_up
 from metalmark.model import InputError
 
 if TYPE_CHECKING:
@@ -65,128 +69,48 @@ def group() -> None:
 
 
 @app.command("run", cls=_RunCommand, epilog=_EPILOG)
-def run(  # noqa: PLR0917  # the signature is the table of flags, all given by name
+def run(  # noqa: PLR0917  # the flags, all given by name
     context: typer.Context,
-    image: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="IMAGE",
-            help="OCI layout (folder or tar), `docker save` archive (packed or unpacked), or registry reference; "
-            "oci:, oci-archive:, docker-archive: and docker:// say which.",
-            show_default=False,
-        ),
-    ] = None,
-    image_flag: Annotated[
-        str | None, typer.Option("--image", metavar="IMAGE", help="The image, instead of the argument.")
-    ] = None,
-    sandbox: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="firecracker, qemu, container or none. Without it: the best that works here."
-        ),
-    ] = None,
-    timeout: Annotated[
-        str, typer.Option(metavar="TIME", help="Limit of one iteration, from its exec; s, m, h understood; 0 is 300.")
-    ] = "300",
-    iterations: Annotated[str, typer.Option("--iter", metavar="N", help="Iterations; 0 runs nothing.")] = "1",
-    allow_failure: Annotated[
-        bool, typer.Option("--allow-failure", help="Go on after a failed iteration, and exit with 0.")
-    ] = False,
-    entrypoint: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="WORD...", help="Replace the image's ENTRYPOINT, and drop its CMD; '' is none.", show_default=False
-        ),
-    ] = None,
-    cmd: Annotated[
-        list[str] | None, typer.Option(metavar="WORD...", help="Replace the image's CMD.", show_default=False)
-    ] = None,
-    env: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Set a variable; repeatable.", show_default=False)
-    ] = None,
-    user: Annotated[
-        str | None, typer.Option(metavar="USER[:GROUP]", help="Run as this user of the image, by name or number.")
-    ] = None,
-    workdir: Annotated[str | None, typer.Option(metavar="DIR", help="Working directory in the image.")] = None,
-    network: Annotated[
-        bool, typer.Option("--network", help="Give the benchmark a network; never this machine's own services.")
-    ] = False,
-    output: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATH", help="File or glob to collect after each iteration; repeatable.", show_default=False
-        ),
-    ] = None,
-    vcpus: Annotated[str, typer.Option(metavar="N", help="Virtual CPUs.")] = "1",
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory; a bare number counts MiB.")] = "512",
-    disk: Annotated[
-        str, typer.Option(metavar="SIZE", help="Writable disk, 64 or more; a bare number counts MiB.")
-    ] = "1024",
-    cpus: Annotated[
-        str | None, typer.Option(metavar="LIST", help="CPUs to bind to, like 2-3,6. Without it: chosen by placement.")
-    ] = None,
-    rootfs: Annotated[
-        str, typer.Option(metavar="MODE", help="overlay: read-only base with scratch; ext4: one writable image.")
-    ] = "overlay",
-    max_output_size: Annotated[
-        str, typer.Option(metavar="SIZE", help="Most to keep of each stream, and of all output files together.")
-    ] = "26214400",
-    max_file_count: Annotated[str, typer.Option(metavar="N", help="Most output files to keep.")] = "255",
-    max_symlinks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N", help="Accepted for compatibility: links are resolved by the kernel, which allows 40."
-        ),
-    ] = None,
-    grace_period: Annotated[
-        str, typer.Option(metavar="TIME", help="Time between the polite and the forced end of the benchmark.")
-    ] = "1",
-    token: Annotated[
-        str | None,
-        typer.Option(metavar="TOKEN", help="Bearer token for the registry; others can see it: use --token-file."),
-    ] = None,
-    token_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="File with a bearer token for the registry.")
-    ] = None,
-    authfile: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Docker config.json or containers auth.json.")
-    ] = None,
-    plain_http: Annotated[bool, typer.Option("--plain-http", help="Speak http to the registry, not https.")] = False,
-    platform: Annotated[
-        str, typer.Option(metavar="OS/ARCH", help="Platform of the image. Without it: this machine's.")
-    ] = "",
-    live: Annotated[
-        str, typer.Option(metavar="on|off", help="off holds output in the box until the benchmark has ended.")
-    ] = "on",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object; the benchmark's output goes to standard error.")
-    ] = False,
-    save: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Keep result.json, raw streams and output files in a new or empty folder."),
-    ] = None,
-    oci_runtime: Annotated[
-        str | None, typer.Option(metavar="PATH", help="OCI runtime of the sandbox container: runc, crun or a path.")
-    ] = None,
-    danger_allow_no_sandbox: Annotated[
-        bool,
-        typer.Option("--danger-allow-no-sandbox", help="Allow --sandbox none: the image's programs run on this host."),
-    ] = False,
-    sandbox_log_level: Annotated[
-        str | None,
-        typer.Option(metavar="LEVEL", help="Accepted for compatibility, with --sandbox: off, error … trace; see -v."),
-    ] = None,
-    debug_boot: Annotated[
-        bool, typer.Option("--debug-boot", help="Attach a serial console to the microVM and keep its log.")
-    ] = False,
-    verbose: Annotated[
-        int, typer.Option("--verbose", "-v", count=True, show_default=False, help="Log more to standard error.")
-    ] = 0,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Neither progress nor table; only the benchmark's output and errors.")
-    ] = False,
+    image: flags.ImageArgument = None,
+    image_flag: flags.ImageFlag = None,
+    sandbox: flags.Sandbox = None,
+    timeout: flags.Timeout = "300",
+    iterations: flags.Iterations = "1",
+    allow_failure: flags.AllowFailure = False,
+    entrypoint: flags.Entrypoint = None,
+    cmd: flags.Cmd = None,
+    env: flags.Env = None,
+    user: flags.User = None,
+    workdir: flags.Workdir = None,
+    network: flags.Network = False,
+    output: flags.Output = None,
+    vcpus: flags.Vcpus = "1",
+    memory: flags.Memory = "512",
+    disk: flags.Disk = "1024",
+    cpus: flags.Cpus = None,
+    rootfs: flags.Rootfs = "overlay",
+    max_output_size: flags.MaxOutputSize = "26214400",
+    max_file_count: flags.MaxFileCount = "255",
+    max_symlinks: flags.MaxSymlinks = None,
+    grace_period: flags.GracePeriod = "1",
+    token: flags.Token = None,
+    token_file: flags.TokenFile = None,
+    authfile: flags.Authfile = None,
+    plain_http: flags.PlainHttp = False,
+    platform: flags.Platform = "",
+    live: flags.Live = "on",
+    as_json: flags.AsJson = False,
+    save: flags.Save = None,
+    oci_runtime: flags.OciRuntime = None,
+    danger_allow_no_sandbox: flags.DangerAllowNoSandbox = False,
+    sandbox_log_level: flags.SandboxLogLevel = None,
+    debug_boot: flags.DebugBoot = False,
+    verbose: flags.Verbose = 0,
+    quiet: flags.Quiet = False,
 ) -> None:
     """Run an OCI image's benchmark in a sandbox on this machine.
+
+    IMAGE may be a job file, FILE.toml; flags beat what it says.
 
     Words after -- replace the image's CMD, as `docker run IMAGE CMD` does.
     """
@@ -220,7 +144,10 @@ def run(  # noqa: PLR0917  # the signature is the table of flags, all given by n
             live=live,
             sandbox_log_level=sandbox_log_level,
         )
-        spec = options.job()
+        if is_job_file(image or ""):
+            spec = with_job_file(options, image or "", image=image_flag, given=_given(context))
+        else:
+            spec = options.job()
         # From here on it takes the runner, and everything that the runner takes.
         from metalmark.cli.run_command import RunRequest, carry_out
 
@@ -248,10 +175,17 @@ def run(  # noqa: PLR0917  # the signature is the table of flags, all given by n
     raise typer.Exit(status)
 
 
+def _given(context: typer.Context) -> frozenset[str]:
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name != "DEFAULT")
+
+
 def _image(positional: str | None, flag: str | None) -> str:
-    if positional is not None and flag is not None:
+    if positional is not None and flag is not None and not is_job_file(positional):
         raise InputError("IMAGE", positional, f"--image {flag} names one already", hint="put the command after --")
     return positional if positional is not None else flag or ""
 
 
 add_runner_records(app)
+add_runner_service(app)
+add_runner_up(app)

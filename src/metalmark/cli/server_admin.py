@@ -13,6 +13,7 @@ from metalmark.cli.remote import group_of
 from metalmark.cli.secret_file import SecretFile
 from metalmark.cli.server_audit import audit
 from metalmark.cli.server_options import ConfigFile, Database, alone, read_place, with_store
+from metalmark.cli.server_updates import add_server_updates
 from metalmark.cli.view import View, done, show
 from metalmark.model import Email, InputError, UserName
 from metalmark.system import SystemClock
@@ -39,6 +40,7 @@ def add_server_administration(app: typer.Typer) -> None:
     admin.command("vacuum")(vacuum)
     admin.command("backup")(backup)
     admin.command("restore")(restore)
+    add_server_updates(admin)
 
 
 def create_user(  # noqa: PLR0917  # each is a flag

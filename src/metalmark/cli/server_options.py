@@ -58,6 +58,13 @@ class Place:
 
         return self.config.database or default_database(self.folder)
 
+    @property
+    def storage(self) -> str:
+        """Folder or URL of its large content."""
+        from metalmark.server import default_storage
+
+        return self.config.storage or str(default_storage(self.folder))
+
 
 def need_server_packages() -> None:
     """Make sure that what a server needs is installed.

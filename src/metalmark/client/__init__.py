@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from metalmark.client.address import DEFAULT_ADDRESS, ServerAddress
 from metalmark.client.answer import Answer, JsonValue
+from metalmark.client.channel_connection import ChannelConnection, ChannelDeadlines, open_channel
 from metalmark.client.credential import (
     CREDENTIAL_NAME,
     Credential,
@@ -15,6 +16,10 @@ from metalmark.client.credential import (
     read_key_file,
 )
 from metalmark.client.events import ServerEvent
+from metalmark.client.output_upload import OutputFile, upload_output
+from metalmark.client.run_body import names_a_project, run_body
+from metalmark.client.run_context import CONTEXT_KEYS, read_run_context
+from metalmark.client.runner_key import RUNNER_CREDENTIAL_NAME, find_runner_key, parse_runner_key
 from metalmark.client.session import (
     INTERFACE_VERSION,
     MAX_ANSWER_BYTES,
@@ -36,16 +41,21 @@ from metalmark.client.settings import (
 
 __all__ = [
     "CONFIGURATION_NAME",
+    "CONTEXT_KEYS",
     "CREDENTIAL_NAME",
     "DEFAULT_ADDRESS",
     "INTERFACE_VERSION",
     "MAX_ANSWER_BYTES",
+    "RUNNER_CREDENTIAL_NAME",
     "Answer",
+    "ChannelConnection",
+    "ChannelDeadlines",
     "ClientConfiguration",
     "ConnectionSettings",
     "Credential",
     "CredentialKind",
     "JsonValue",
+    "OutputFile",
     "Patience",
     "QueryValue",
     "ServerAddress",
@@ -56,10 +66,17 @@ __all__ = [
     "credential_needed",
     "find_address",
     "find_credential",
+    "find_runner_key",
+    "names_a_project",
+    "open_channel",
     "open_session",
     "parse_key",
+    "parse_runner_key",
     "parse_token",
     "proxies_of",
     "read_configuration",
     "read_key_file",
+    "read_run_context",
+    "run_body",
+    "upload_output",
 ]

@@ -28,6 +28,7 @@ class CredentialKind(Enum):
 
     USER_KEY = "bencher_user_"
     PROJECT_KEY = "bencher_run_"
+    RUNNER_KEY = "bencher_runner_"
     TOKEN = "token"  # noqa: S105 - the name of a kind
     """A JSON web token, as sign-in gives it."""
 

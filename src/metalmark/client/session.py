@@ -13,10 +13,11 @@ import anyio
 import metalmark
 from metalmark.client.answer import Answer, JsonValue, fault_text, parse_json, refusal
 from metalmark.client.events import EventParser, ServerEvent
+from metalmark.client.proxy import proxy_of
 from metalmark.client.settings import ConnectionSettings
 from metalmark.client.strict import check_shape
 from metalmark.client.trust import tls_context, tls_failure
-from metalmark.model import InputError, ProtocolError, ServerUnavailable, StableError
+from metalmark.model import ProtocolError, ServerUnavailable, StableError
 from metalmark.system import in_thread, sleep_s
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ INTERFACE_VERSION = "0.6.12"
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """The longest answer that is read: a job's output is the longest, and is bounded by the server to less."""
+
+_STREAM_IDLE_S = 45.0
+"""How long a stream of events may be silent."""
 
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "PATCH", "OPTIONS"})
 """Methods that do the same when they are done twice. The second DELETE of a key is an error."""
@@ -99,6 +103,8 @@ class ServerSession:
         *segments: str,
         query: Mapping[str, QueryValue] | None = None,
         body: JsonValue | None = None,
+        content: bytes | None = None,
+        repeatable: bool | None = None,
     ) -> Answer:
         """Send a request and return its answer; try again while that can help.
 
@@ -109,7 +115,10 @@ class ServerSession:
             method: ``GET``, ``POST``, …
             segments: The path below ``/v0``, unquoted.
             query: Parameters; those that are None are left out.
-            body: JSON to send; None sends no body.
+            body: JSON to send; None sends none.
+            content: Bytes to send in place of JSON.
+            repeatable: Whether doing it twice is the same as once, where the method does not tell: a run that has an
+                idempotency key.
 
         Raises:
             RequestRefused: The server answered 400 or more.
@@ -121,7 +130,10 @@ class ServerSession:
         patience = self.settings.patience
         for attempt in range(1, patience.attempts + 1):
             try:
-                return await self._attempt(method, segments, query or {}, body, what)
+                repeats = method in _REPEATABLE if repeatable is None else repeatable
+                return await self._attempt(
+                    method, segments, query or {}, body if content is None else content, what, repeatable=repeats
+                )
             except _Unfinished as error:
                 if attempt == patience.attempts:
                     raise self._unavailable(what, error.reason, attempts=attempt) from None
@@ -180,6 +192,9 @@ class ServerSession:
         """Open a stream of events and yield its bytes."""
         request = self._request("GET", segments, query, None)
         request.headers["Accept"] = "text/event-stream"
+        # A server says that it is alive more often than that; a connection that is half open says nothing.
+        timeouts = request.extensions["timeout"]
+        request.extensions["timeout"] = {**timeouts, "read": min(timeouts["read"], _STREAM_IDLE_S)}
         if last_id:
             request.headers["Last-Event-ID"] = last_id
         async with self._failures_told(repeatable=True, what=what):
@@ -198,11 +213,12 @@ class ServerSession:
         method: str,
         segments: tuple[str, ...],
         query: Mapping[str, QueryValue],
-        body: JsonValue | None,
+        body: JsonValue | bytes | None,
         what: str,
+        *,
+        repeatable: bool,
     ) -> Answer:
         answer: Answer | None = None
-        repeatable = method in _REPEATABLE
         request = self._request(method, segments, query, body)
         with anyio.move_on_after(self.settings.patience.answer_s):
             async with self._failures_told(repeatable=repeatable, what=what):
@@ -219,7 +235,7 @@ class ServerSession:
         return answer
 
     def _request(
-        self, method: str, segments: tuple[str, ...], query: Mapping[str, QueryValue], body: JsonValue | None
+        self, method: str, segments: tuple[str, ...], query: Mapping[str, QueryValue], body: JsonValue | bytes | None
     ) -> httpx.Request:
         credential = self.settings.credential
         headers = {"Authorization": credential.header} if credential else {}
@@ -228,7 +244,8 @@ class ServerSession:
             self.settings.address.url(*segments),
             params={name: _query_text(value) for name, value in query.items() if value is not None},
             headers=headers,
-            json=body,
+            content=body if isinstance(body, bytes) else None,
+            json=None if isinstance(body, bytes) else body,
         )
 
     @asynccontextmanager
@@ -337,33 +354,13 @@ async def open_session(
     async with httpx.AsyncClient(
         verify=context,
         transport=transport,
-        proxy=None if transport else _proxy(settings),
+        proxy=None if transport else proxy_of(settings),
         trust_env=False,
         follow_redirects=False,
         timeout=httpx.Timeout(patience.answer_s, connect=patience.connect_s, pool=None),
         headers={"User-Agent": f"metalmark/{metalmark.__version__}", "Accept-Encoding": "identity"},
     ) as client:
         yield ServerSession(settings, client, notify=notify, sleep=sleep)
-
-
-def _proxy(settings: ConnectionSettings) -> str | None:
-    """Return the proxy for the server. This machine is never reached through one."""
-    address, named = settings.address, settings.proxies
-    if address.is_local:
-        return None
-    for entry in named.get("no_proxy", "").lower().split(","):
-        suffix = entry.strip().lstrip(".")
-        if suffix == "*" or (suffix and (address.host == suffix or address.host.endswith(f".{suffix}"))):
-            return None
-    value = named.get(f"{address.scheme}_proxy") or named.get("all_proxy")
-    if not value:
-        return None
-    proxy = value if "://" in value else f"http://{value}"
-    if not proxy.startswith(("http://", "https://")):
-        # Not repeated as a whole: it may hold a password.
-        scheme = proxy.partition(":")[0]
-        raise InputError(f"{address.scheme}_proxy", scheme, "only http and https proxies are known")
-    return proxy
 
 
 def _query_text(value: QueryValue) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from metalmark.host.cpu_list import MAX_CPU, format_cpu_list, parse_cpu_list
 from metalmark.host.memory import MemoryFacts, read_memory
-from metalmark.host.placement import CpuSplit, Placement, place, split
+from metalmark.host.placement import CpuSplit, Placement, fits, place, split
 from metalmark.host.topology import LogicalCpu, Topology, read_topology
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "MemoryFacts",
     "Placement",
     "Topology",
+    "fits",
     "format_cpu_list",
     "parse_cpu_list",
     "place",

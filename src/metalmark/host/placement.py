@@ -8,6 +8,7 @@ scheduler that moves it would be measured with it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from metalmark.host.cpu_list import format_cpu_list
@@ -53,17 +54,37 @@ def split(topology: Topology) -> CpuSplit:
     return CpuSplit(housekeeping=usable[:count], benchmark=usable[count:])
 
 
-def place(topology: Topology, *, vcpus: int, requested: tuple[int, ...] = ()) -> Placement:
+def fits(topology: Topology, *, vcpus: int, in_use: Collection[int]) -> bool:
+    """Whether a job can be placed beside others.
+
+    It gets no CPU of theirs, nor one of the housekeeping that their helpers are on: then it has to wait for them.
+
+    Args:
+        topology: The machine.
+        vcpus: How many virtual CPUs the box has.
+        in_use: The CPUs of other jobs.
+    """
+    return not in_use or vcpus <= len(_unused(topology, in_use))
+
+
+def _unused(topology: Topology, in_use: Collection[int]) -> tuple[int, ...]:
+    return tuple(cpu for cpu in split(topology).benchmark if cpu not in in_use)
+
+
+def place(
+    topology: Topology, *, vcpus: int, requested: tuple[int, ...] = (), in_use: Collection[int] = ()
+) -> Placement:
     """Choose CPUs for a job.
 
     Args:
         topology: The machine.
         vcpus: How many virtual CPUs the box has; at least 1.
         requested: The CPUs that the user named (``--cpus``), sorted; empty: the benchmark set of `split`.
+        in_use: The CPUs of other jobs, which this one does not get; see `fits`. Not looked at for requested CPUs.
 
     Raises:
-        InputError: More virtual CPUs than there are CPUs, or CPUs requested that are offline, not allowed to this
-            process, or fewer than the virtual CPUs.
+        InputError: More virtual CPUs than there are CPUs, more than the other jobs leave, or CPUs requested that are
+            offline, not allowed to this process, or fewer than the virtual CPUs.
     """
     if vcpus < 1:
         raise InputError("--vcpus", vcpus, "a box needs at least one virtual CPU", hint="use --vcpus 1")
@@ -72,6 +93,12 @@ def place(topology: Topology, *, vcpus: int, requested: tuple[int, ...] = ()) ->
     if requested:
         return _place_requested(topology, vcpus, requested)
     sets = split(topology)
+    if in_use:
+        unused = _unused(topology, in_use)
+        if vcpus > len(unused):
+            why = f"other jobs use CPU {format_cpu_list(sorted(in_use))}"
+            raise InputError("--vcpus", vcpus, why, hint="wait for their end")
+        return Placement(cpus=unused[:vcpus], helper_cpus=sets.housekeeping, isolated=sets.isolated)
     if vcpus <= len(sets.benchmark):
         warnings = () if sets.isolated else ("the machine has one CPU: the benchmark shares it with everything else",)
         return Placement(

@@ -10,6 +10,8 @@ from metalmark.model.errors import (
     BoxLost,
     BoxTooSmall,
     Canceled,
+    ChannelLost,
+    ChannelRefused,
     Conflict,
     DigestMismatch,
     Forbidden,
@@ -76,6 +78,26 @@ from metalmark.model.visibility import Visibility
 if TYPE_CHECKING:
     from metalmark.model.api_key import KEY_RANDOM_LENGTH, ApiKey, KeyKind, has_jwt_shape
     from metalmark.model.capabilities import Capabilities, Demand, public_runner, sandboxes_for, shortcomings
+    from metalmark.model.job_end import FINAL_STATUSES, JobEnd, JobIteration, read_job_end
+    from metalmark.model.job_fields import (
+        ARGUMENTS_MAX,
+        ENTRIES_MAX,
+        PRIORITY_MAX,
+        JobEnvironment,
+        JobImage,
+        JobPaths,
+        JobPriority,
+        JobWords,
+        UnicodeText,
+    )
+    from metalmark.model.job_file import (
+        JOB_FILE_MAX_BYTES,
+        MAX_JOB_ITERATIONS,
+        JobFile,
+        image_beside,
+        job_of_fields,
+        parse_job_file,
+    )
     from metalmark.model.job_life import (
         ACTIVE,
         FINAL,
@@ -141,22 +163,29 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTIVE",
+    "ARGUMENTS_MAX",
     "BENCHMARK_NAME_MAX_BYTES",
     "BRANCH_NAME_MAX_BYTES",
     "DEFAULT_PATH",
     "EMAIL_MAX_BYTES",
+    "ENTRIES_MAX",
     "EXIT_INFRASTRUCTURE",
     "EXIT_NOT_EXECUTABLE",
     "EXIT_NOT_FOUND",
     "EXIT_SIGNAL_BASE",
     "EXIT_TIMED_OUT",
     "FINAL",
+    "FINAL_STATUSES",
     "GIB",
     "GIT_HASH_LENGTH",
     "GIT_HASH_PATTERN",
+    "JOB_FILE_MAX_BYTES",
     "KEY_RANDOM_LENGTH",
     "KIB",
+    "LONGEST_JOB_S",
+    "MAX_JOB_ITERATIONS",
     "MIB",
+    "PRIORITY_MAX",
     "PROJECT_KEY_PERMISSIONS",
     "RESOURCE_NAME_MAX_BYTES",
     "RUNNER_EVENTS",
@@ -173,6 +202,8 @@ __all__ = [
     "BranchName",
     "Canceled",
     "Capabilities",
+    "ChannelLost",
+    "ChannelRefused",
     "Conflict",
     "Demand",
     "Digest",
@@ -194,10 +225,18 @@ __all__ = [
     "ImageResult",
     "InputError",
     "IterationResult",
+    "JobEnd",
+    "JobEnvironment",
     "JobEvent",
+    "JobFile",
+    "JobImage",
+    "JobIteration",
     "JobLimits",
+    "JobPaths",
+    "JobPriority",
     "JobSpec",
     "JobStatus",
+    "JobWords",
     "KeyKind",
     "LayerRefused",
     "LimitsResult",
@@ -252,6 +291,7 @@ __all__ = [
     "TransientError",
     "Transition",
     "Unauthenticated",
+    "UnicodeText",
     "UnsupportedImage",
     "UserName",
     "Visibility",
@@ -263,9 +303,12 @@ __all__ = [
     "format_seconds",
     "has_jwt_shape",
     "ignore_progress",
+    "image_beside",
+    "job_of_fields",
     "needed_s",
     "new_id",
     "parse_bytes",
+    "parse_job_file",
     "parse_name_id",
     "parse_resource_id",
     "parse_seconds",
@@ -277,6 +320,7 @@ __all__ = [
     "printable",
     "public_runner",
     "random_slug_part",
+    "read_job_end",
     "resolve_process",
     "sandboxes_for",
     "shortcomings",
@@ -309,6 +353,7 @@ _RESULT = frozenset(
 
 # Names and keys need `secrets`, which takes a millisecond that a run of one box never uses.
 _LAZY = {
+    **dict.fromkeys(("FINAL_STATUSES", "JobEnd", "JobIteration", "read_job_end"), "metalmark.model.job_end"),
     **dict.fromkeys(
         ("PendingCause", "PendingReason", "RunnerStanding", "pending_reason", "SEEN_WITHIN"), "metalmark.model.pending"
     ),
@@ -333,6 +378,31 @@ _LAZY = {
             "transition",
         ),
         "metalmark.model.job_life",
+    ),
+    **dict.fromkeys(
+        (
+            "ARGUMENTS_MAX",
+            "ENTRIES_MAX",
+            "PRIORITY_MAX",
+            "JobEnvironment",
+            "JobImage",
+            "JobPaths",
+            "JobPriority",
+            "JobWords",
+            "UnicodeText",
+        ),
+        "metalmark.model.job_fields",
+    ),
+    **dict.fromkeys(
+        (
+            "JOB_FILE_MAX_BYTES",
+            "MAX_JOB_ITERATIONS",
+            "JobFile",
+            "image_beside",
+            "job_of_fields",
+            "parse_job_file",
+        ),
+        "metalmark.model.job_file",
     ),
     **dict.fromkeys(
         ("Capabilities", "Demand", "public_runner", "sandboxes_for", "shortcomings"), "metalmark.model.capabilities"

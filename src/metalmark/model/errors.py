@@ -24,10 +24,12 @@
     │   ├── NotFound               there is no such thing, or none that the caller may see
     │   ├── Conflict               what is there already stands against it: names the field
     │   ├── TooLarge               over a bound in bytes
-    │   └── RequestRefused         a server answered no: has the status and the number of the request
+    │   ├── RequestRefused         a server answered no: has the status and the number of the request
+    │   └── ChannelRefused         a server does not open a runner's channel: the key, its name or the trust is wrong
     ├── TransientError             worth another try
     │   ├── RegistryUnavailable
     │   ├── ServerUnavailable      a server could not be reached, or gave no answer, also after retries
+    │   ├── ChannelLost            a runner's channel is over, or could not be opened: says when to come back
     │   ├── PhaseTimeout           a phase did not end within its deadline
     │   ├── BoxLost                the VMM, the runtime or the agent went away
     │   ├── ProtocolError          a peer sent what the protocol does not allow
@@ -272,6 +274,29 @@ class RequestRefused(StableError):
 
 class ServerUnavailable(TransientError):
     """A server could not be reached, broke off, or answered with a server error, also after retries."""
+
+
+class ChannelRefused(StableError):
+    """A server does not open the channel of a runner, and will not unless something is changed."""
+
+
+class ChannelLost(TransientError):
+    """The channel of a runner is over, or could not be opened.
+
+    Args:
+        found: What happened.
+        why: What that means.
+        hint: What to do next.
+        code: The close code; 1006 when the connection ended without one.
+        retry_after_s: Seconds that the server asks to wait; None when it does not.
+    """
+
+    def __init__(
+        self, found: str, *, why: str = "", hint: str = "", code: int = 1006, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(found, why=why, hint=hint)
+        self.code = code
+        self.retry_after_s = retry_after_s
 
 
 class TooManyRequests(TransientError):

@@ -28,6 +28,8 @@ class Patience:
 class RegistryAccess:
     """Credentials and transport for the registry that a reference names."""
 
+    token: str = field(default="", repr=False)
+    """A bearer token, used as that of ``token_file`` is, and before it."""
     token_file: Path | None = None
     """A file that holds a bearer token, sent as it is to the registry and to nobody else."""
     authfile: Path | None = None

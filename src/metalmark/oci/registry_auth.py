@@ -70,11 +70,13 @@ def _challenges(header: str) -> Iterator[Challenge]:
 
 
 def read_token(access: RegistryAccess) -> str:
-    """Return the bearer token of ``--token-file``; empty when there is none.
+    """Return the bearer token that was given; empty when there is none.
 
     Raises:
         InputError: It cannot be read or holds something else.
     """
+    if access.token:
+        return access.token
     path = access.token_file
     if path is None:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from metalmark.model import Digest, ImageConfig, JobSpec, Platform, ProgressSink
 from metalmark.runner.live_output import LiveOutput
 from metalmark.runner.phase_clock import Deadlines
 from metalmark.runner.stop_request import StopRequest
-from metalmark.sandbox import Accelerator, Driver
+from metalmark.sandbox import Accelerator, Driver, Stream
 from metalmark.system import Folders
 
 
@@ -92,10 +93,14 @@ class ExecutionContext:
     spool: Path
     """An existing private folder of the caller for output; what it holds belongs to the result."""
     topology: Topology
+    cpus_in_use: frozenset[int] = frozenset()
+    """CPUs of other runs on this machine, which this one does not get."""
     stop: StopRequest = field(default_factory=StopRequest)
     deadlines: Deadlines = field(default_factory=Deadlines)
     live: LiveOutput | None = None
     """Where output is forwarded to while the benchmark runs."""
+    tap: Callable[[int, Stream, bytes], None] | None = None
+    """Is handed what the benchmark prints, as it comes: iteration, stream, bytes. Must not block."""
     keep_output: bool = True
     """Whether the spool keeps an iteration's output after its end; otherwise only the counts stay."""
     debug_boot: bool = False

@@ -81,7 +81,7 @@ class _Run:
 
     async def _prepare_and_run(self) -> None:
         spec, context, observer = self.spec, self.context, self.observer
-        placement = place(context.topology, vcpus=spec.resources.vcpus, requested=spec.cpus)
+        placement = place(context.topology, vcpus=spec.resources.vcpus, requested=spec.cpus, in_use=context.cpus_in_use)
         self.placement = placement
         for warning in placement.warnings:
             observer.warned(warning)

@@ -9,7 +9,7 @@ from typing import Any
 from metalmark.model import SandboxName
 
 SCHEMA_VERSION = 1
-REFERENCE = "docs/reference/host-doctor.md"
+TROUBLESHOOTING = "docs/howto/troubleshooting.md"
 
 
 class Status(StrEnum):
@@ -27,7 +27,7 @@ class Finding:
     """One line of ``metalmark host doctor``."""
 
     name: str
-    """Also the anchor of its entry in the reference."""
+    """Also the anchor of its entry in the troubleshooting page."""
     status: Status
     found: str
     """What was found."""
@@ -38,8 +38,8 @@ class Finding:
 
     @property
     def entry(self) -> str:
-        """Where the reference explains the line."""
-        return f"{REFERENCE}#{self.name}"
+        """Where the line is explained: page and anchor."""
+        return f"{TROUBLESHOOTING}#{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +47,14 @@ class Note:
     """Something that stops nothing and may make results noisier or slower."""
 
     name: str
-    """Also the anchor of its entry in the reference."""
+    """Also the anchor of its entry in the troubleshooting page."""
     text: str
     advice: str = ""
 
     @property
     def entry(self) -> str:
-        """Where the reference explains the note."""
-        return f"{REFERENCE}#{self.name}"
+        """Where the note is explained: page and anchor."""
+        return f"{TROUBLESHOOTING}#{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,11 @@ class SandboxFinding:
     """``kvm``, ``tcg`` or ``native``; None when not usable."""
     reason: str
     hint: str = ""
+
+    @property
+    def entry(self) -> str:
+        """Where the sandbox and what it needs is explained: page and anchor. A tool may have the same name."""
+        return f"{TROUBLESHOOTING}#sandbox-{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +102,7 @@ class Diagnosis:
                     "accelerator": sandbox.accelerator,
                     "reason": sandbox.reason,
                     "hint": sandbox.hint,
+                    "entry": sandbox.entry,
                 }
                 for sandbox in self.sandboxes
             ],

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
@@ -86,7 +87,8 @@ async def run_iteration(bench: Bench, step: Step) -> IterationRecord:
     """Run one iteration to its end, whatever that is; raises nothing of Metalmark's own."""
     folder = bench.context.spool / f"{step.iteration}-{step.variant}"
     clock, course = PhaseClock(), _Course()
-    with OutputSpool(folder, bench.spec.output_limits) as spool:
+    tap = partial(bench.context.tap, step.iteration) if bench.context.tap is not None else None
+    with OutputSpool(folder, bench.spec.output_limits, tap=tap) as spool:
         async with _forwarding(bench.context, spool):
             await _run_to_the_end(bench, step, clock, course, spool)
             spool.end()

@@ -10,7 +10,7 @@ from typing import Self
 import anyio
 
 from metalmark.model import OutputLimits, StreamResult
-from metalmark.sandbox import Stream
+from metalmark.sandbox import OutputSink, Stream
 from metalmark.system import no_space_told
 from metalmark.wire import Exited
 
@@ -27,13 +27,14 @@ class StreamSpool:
         self._grown = anyio.Event()
         self._ended = False
 
-    def write(self, data: bytes) -> None:
-        """Keep what fits.
+    def write(self, data: bytes) -> int:
+        """Keep what fits, and return how many bytes that is.
 
         Raises:
             NoSpace: The file system is full.
         """
         self.received_bytes += len(data)
+        before = self.kept_bytes
         room = memoryview(data)[: max(0, self._limit_bytes - self.kept_bytes)]
         with no_space_told(self.path):
             while room:
@@ -41,6 +42,7 @@ class StreamSpool:
                 self.kept_bytes += written
                 room = room[written:]
         self._wake()
+        return self.kept_bytes - before
 
     def end(self) -> None:
         """Nothing more will come."""
@@ -72,11 +74,18 @@ class StreamSpool:
 
 
 class OutputSpool:
-    """Both streams of one iteration, as files ``stdout`` and ``stderr`` in a folder of its own."""
+    """Both streams of one iteration, as files ``stdout`` and ``stderr`` in a folder of its own.
 
-    def __init__(self, folder: Path, limits: OutputLimits) -> None:
+    Args:
+        folder: Made here.
+        limits: How much is kept.
+        tap: Is handed what was kept, as it comes.
+    """
+
+    def __init__(self, folder: Path, limits: OutputLimits, *, tap: OutputSink | None = None) -> None:
         folder.mkdir(mode=0o700)
         self.folder = folder
+        self._tap = tap
         self.stdout = StreamSpool(folder / "stdout", limit_bytes=limits.stream_bytes)
         self.stderr = StreamSpool(folder / "stderr", limit_bytes=limits.stream_bytes)
 
@@ -92,7 +101,9 @@ class OutputSpool:
 
     def take(self, stream: Stream, data: bytes) -> None:
         """Keep output of the command; the sink that is given to a box."""
-        (self.stdout if stream is Stream.STDOUT else self.stderr).write(data)
+        kept = (self.stdout if stream is Stream.STDOUT else self.stderr).write(data)
+        if kept and self._tap is not None:
+            self._tap(stream, data[:kept])
 
     def end(self) -> None:
         """Nothing more will come on either stream."""

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from metalmark.server.config import ServerConfig
     from metalmark.server.config_reference import configuration_reference
     from metalmark.server.config_sources import ConfigFaults, Fault, Key, config_keys, read_config
-    from metalmark.server.context import ServerContext, default_database
+    from metalmark.server.context import ServerContext, default_database, default_storage
     from metalmark.server.first_start import KEY_FILE, ensure_admin
     from metalmark.server.openapi import as_text
     from metalmark.server.passwords import without_password
     from metalmark.server.running import Started, open_context, serve
+    from metalmark.server.update_publishing import UpdatePublisher
 
 __all__ = [
     "KEY_FILE",
@@ -25,10 +26,12 @@ __all__ = [
     "ServerConfig",
     "ServerContext",
     "Started",
+    "UpdatePublisher",
     "as_text",
     "config_keys",
     "configuration_reference",
     "default_database",
+    "default_storage",
     "describe",
     "ensure_admin",
     "make_account",
@@ -51,6 +54,7 @@ _LATE = (
     "running",
     "application",
     "administration",
+    "update_publishing",
 )
 
 

@@ -27,6 +27,7 @@ from metalmark.server.channel_wire import NORMAL, PROTOCOL_ERROR, TOO_BIG, Chann
 from metalmark.server.channels import ProcessIdentity
 from metalmark.server.job_desk import Ending, JobDesk, output_key
 from metalmark.server.own_claims import OwnClaims
+from metalmark.server.update_offers import OwnOffers
 from metalmark.store import (
     Appended,
     ClaimedJob,
@@ -88,6 +89,7 @@ class OwnSession:
         self._version = version
         self._desk = JobDesk(context)
         self._identity: ProcessIdentity | None = None
+        self._offers: OwnOffers | None = None
         self._capabilities = Capabilities()
         self._held: dict[UUID, LeaseHolder] = {}
         self._claims = OwnClaims(context, runner.id, self._desk, self._hand_over)
@@ -148,6 +150,7 @@ class OwnSession:
         self._identity = ProcessIdentity(process=hello.process, boot=hello.boot)
         self._context.channels.identified(self)
         self._capabilities = _capabilities(hello)
+        self._offers = OwnOffers(self._context, hello)
         held = await self._welcomed(hello, facts)
         await self._wire.send(
             Welcome(
@@ -203,7 +206,12 @@ class OwnSession:
             if not isinstance(text, str):
                 await self._leave(NORMAL, json.dumps(str(EndReason.HEARTBEAT_TIMEOUT)))
             message = await self._read(text)
+            for job in _jobs_of(message):
+                self._claims.heard(job)
             await self._wire.send(await self._answer(message))
+            offer = None if self._offers is None else await self._offers.due()
+            if offer is not None:
+                await self._wire.send(offer)
 
     async def _read(self, text: str) -> FromRunner:
         if len(text) > FRAME_MAX_BYTES:
@@ -300,7 +308,7 @@ class OwnSession:
             if output is None:
                 return Refused(re=message.id, reason=RefusalReason.NOT_UPLOADED)
         elif message.results is not None:
-            output = JobOutput(results=message.results, error=error)
+            output = JobOutput(results=message.results, error=error, host=message.host, phases=message.phases)
         elif isinstance(message, Succeeded):
             return Refused(re=message.id, reason=RefusalReason.INVALID, message="there are no results")
         ending = Ending(
@@ -389,6 +397,13 @@ _END_EVENTS: dict[type[Body], JobEvent] = {
     Broke: JobEvent.FAIL,
     Stopped: JobEvent.RUNNER_CANCEL,
 }
+
+
+def _jobs_of(message: FromRunner) -> tuple[UUID, ...]:
+    """Return the jobs that a message names."""
+    if isinstance(message, StillAlive):
+        return tuple(held.job for held in message.jobs)
+    return () if isinstance(message, RunnerHello | Wanting) else (message.job,)
 
 
 def _is_held(moved: Moved | None) -> bool:

@@ -26,6 +26,7 @@ from metalmark.server.channel_job import handed_over
 from metalmark.server.channel_wire import NORMAL, PROTOCOL_ERROR, ChannelWire, Gone, Silence
 from metalmark.server.channels import ProcessIdentity
 from metalmark.server.job_desk import Ending, JobDesk
+from metalmark.server.update_offers import offer_for_public
 from metalmark.store import ClaimedJob, LeaseHolder, Moved, RunnerRecord
 from metalmark.wire import (
     Ack,
@@ -93,6 +94,7 @@ class PublicSession:
             while True:
                 ready = await self._idle()
                 await self._seen()
+                await self._offer_update(ready)
                 claimed = await self._polling(ready)
                 if claimed is not None:
                     await self._executing(claimed)
@@ -133,6 +135,14 @@ class PublicSession:
             if text is Silence.TIMEOUT and (silent_s is None or silent_s >= self._desk.lease_s):
                 await self._leave(NORMAL, json.dumps(str(EndReason.HEARTBEAT_TIMEOUT)))
             wait_s = self._desk.lease_s - (silent_s or 0.0)
+
+    async def _offer_update(self, ready: RunnerReady) -> None:
+        """Tell the runner of another version, if one was published for it, and let it go: it comes back with it."""
+        offer = await offer_for_public(self._context, ready.runner)
+        if offer is not None:
+            _log.info("update offered", runner=str(self._runner.id), version=offer.version)
+            await self._wire.send(offer)
+            await self._leave(NORMAL, "another version of the runner is offered")
 
     async def _polling(self, ready: RunnerReady) -> ClaimedJob | None:
         """Wait for a job with the runner; return it once the runner was told, or None when there was none."""

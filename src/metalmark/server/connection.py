@@ -43,6 +43,7 @@ class BoundedHttp(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
         """Wait for the first request."""
         super().connection_made(transport)
+        self._upgraded = False
         self._head = _Cut(self.head_timeout_s)
         self._write = _Cut(self.write_timeout_s)
         self._head.arm(transport)
@@ -50,6 +51,8 @@ class BoundedHttp(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Read a piece of a request."""
         super().data_received(data)
+        if self._upgraded:
+            return
         # There is none before the first request, whatever the base class declares.
         cycle = cast("RequestResponseCycle | None", self.cycle)
         if cycle is None or cycle.response_complete:
@@ -65,6 +68,7 @@ class BoundedHttp(H11Protocol):
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Hand the connection over to the protocol of channels."""
+        self._upgraded = True
         self._head.disarm()
         super().handle_websocket_upgrade(event)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from metalmark.model import NotFound, PendingReason, TooLarge
+from metalmark.model import NotFound, TooLarge
 from metalmark.server.fleet_bodies import spec_body
 from metalmark.store import Blobs, JobRecord, SpecRecord
 from metalmark.wire import JobBody, JobOutput, PendingReasonBody
 
 
 def job_body(
-    job: JobRecord, spec: SpecRecord, *, pending: PendingReason | None = None, output: JobOutput | None = None
+    job: JobRecord, spec: SpecRecord, *, pending: PendingReasonBody | None = None, output: JobOutput | None = None
 ) -> JobBody:
     """Return a job as REST answers have it."""
     return JobBody(
@@ -30,7 +30,7 @@ def job_body(
         retry_of=job.retry_of,
         end_reason=None if job.end_reason is None or not job.status.has_run else job.end_reason.value,
         error=job.error,
-        pending=None if pending is None else PendingReasonBody(cause=pending.cause.value, text=pending.text),
+        pending=pending,
         output=output,
     )
 

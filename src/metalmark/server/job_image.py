@@ -23,6 +23,8 @@ class FixedImage:
     digest: Digest
     own: bool
     """Whether it is in this server's registry."""
+    repository: str | None = None
+    """Where it is in another registry; None in this server's, where that is the project."""
 
 
 async def fix_image(image: OwnImage | ForeignImage, config: ServerConfig) -> FixedImage:
@@ -41,7 +43,12 @@ async def fix_image(image: OwnImage | ForeignImage, config: ServerConfig) -> Fix
         found = await resolve_reference(image.reference, access, timeout_s=_TIMEOUT_S)
         # Only a registry on loopback is asked without TLS, and its runner has to know.
         scheme = "http" if found.plain_http else "https"
-        return FixedImage(registry_url=f"{scheme}://{image.reference.registry}/", digest=found.digest, own=False)
+        return FixedImage(
+            registry_url=f"{scheme}://{image.reference.registry}/",
+            digest=found.digest,
+            own=False,
+            repository=image.reference.repository,
+        )
     if image.digest is None:
         hint = "push the image, or name it by its digest"
         raise InputError("job.image", image.tag, "the project's repository has no such tag", hint=hint)

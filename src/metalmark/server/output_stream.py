@@ -1,8 +1,8 @@
 """A job's output as server-sent events: what is stored, and with ``follow`` what comes until the job ends.
 
 Events are ``output`` with the offset after it as ``id``, ``restart`` when the job began anew under another lease,
-``phase`` when the job entered one, and ``end`` with its status. A client that lost its connection sends the last id as
-``Last-Event-ID``.
+``pending`` with what a job waits for and its place in the queue, ``phase`` when the job entered one, and ``end`` with
+its status. A client that lost its connection sends the last id as ``Last-Event-ID``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from uuid import UUID
 import anyio
 
 from metalmark.model import NotFound, TooLarge
+from metalmark.server.job_pending import find_pending
 from metalmark.store import (
     ChunkRecord,
     JobRecord,
@@ -26,7 +27,7 @@ from metalmark.store import (
     lease_of_output,
     read_output,
 )
-from metalmark.wire import EndEvent, JobOutput, OutputEvent
+from metalmark.wire import EndEvent, JobOutput, OutputEvent, PendingReasonBody
 
 if TYPE_CHECKING:
     from metalmark.server.context import ServerContext
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 BATCH = 32
 """Most pieces that are read at a time: 2 MiB."""
 _KEEP_ALIVE_S = 15.0
+_FIRST_LOOK_S = 2.0
+"""After which a job that waits is looked at again; doubled each time up to the above, as queues move on unheard."""
 _PIECE = 48 * 1024
 
 
@@ -76,6 +79,8 @@ class OutputFollower:
         self._follow = follow
         self._lease, self._offset = parse_event_id(last_event_id)
         self._phase: str | None = None
+        self._pending: PendingReasonBody | None = None
+        self._look_s = _FIRST_LOOK_S
         self._begun = bool(self._offset)
 
     async def events(self) -> AsyncGenerator[bytes, None]:
@@ -85,9 +90,12 @@ class OutputFollower:
         with notices.subscribe(kinds, subject=self._job) as subscription:
             while not self._context.stopping.is_set():
                 subscription.take_waiting()
-                job, chunks = await self._read()
+                job, chunks, pending = await self._read()
                 if job is None:
                     return
+                if pending is not None and pending != self._pending:
+                    yield event("pending", pending.model_dump_json())
+                self._pending = pending
                 for shown in self._shown(job, chunks):
                     yield shown
                 if len(chunks) == BATCH:
@@ -100,14 +108,18 @@ class OutputFollower:
                 if not await self._news(subscription):
                     yield b": alive\n\n"
 
-    async def _read(self) -> tuple[JobRecord | None, tuple[ChunkRecord, ...]]:
+    async def _read(self) -> tuple[JobRecord | None, tuple[ChunkRecord, ...], PendingReasonBody | None]:
+        pending = None
         async with self._context.store.read() as connection:
             job = await find_job(connection, self._job)
             chunks = await read_output(connection, job=self._job, offset=self._offset, most=BATCH)
             if self._offset and await lease_of_output(connection, self._job) not in (None, self._lease):
                 # The offset was one of an older lease, whose output is gone.
                 chunks = await read_output(connection, job=self._job, offset=0, most=BATCH)
-        return job, chunks
+            if job is not None:
+                now = self._context.clock.now()
+                pending = await find_pending(connection, job, self._context.config.jobs, now=now)
+        return job, chunks, pending
 
     def _shown(self, job: JobRecord, chunks: tuple[ChunkRecord, ...]) -> list[bytes]:
         shown = []
@@ -134,7 +146,7 @@ class OutputFollower:
         except (NotFound, TooLarge, ValueError):
             # What is larger than a message is shown live alone: each reader would hold all of it in memory.
             return
-        for number, ran in enumerate(document.results):
+        for number, ran in enumerate(document.results, 1):
             for stream, text, encoded in (
                 (OutputStream.STDOUT, ran.stdout, ran.stdout_base64),
                 (OutputStream.STDERR, ran.stderr, ran.stderr_base64),
@@ -143,10 +155,16 @@ class OutputFollower:
                 for start in range(0, len(content), _PIECE):
                     yield event("output", _shown(number, stream, content[start : start + _PIECE]))
 
+    def _patience_s(self) -> float:
+        if self._pending is None:
+            return _KEEP_ALIVE_S
+        patience_s, self._look_s = self._look_s, min(2 * self._look_s, _KEEP_ALIVE_S)
+        return patience_s
+
     async def _news(self, subscription: Subscription) -> bool:
         """Wait until something changed; False after a while without."""
         heard = False
-        with anyio.move_on_after(_KEEP_ALIVE_S):
+        with anyio.move_on_after(self._patience_s()):
             async with anyio.create_task_group() as tasks:
 
                 async def stop() -> None:

@@ -45,6 +45,7 @@ class OwnClaims:
         self._hand_over = hand_over
         self._wanting: Wanting | None = None
         self._sent = 0
+        self._unheard: dict[UUID, ClaimedJob] = {}
         self._claim = anyio.CancelScope()
         self._wants = anyio.Event()
 
@@ -62,8 +63,15 @@ class OwnClaims:
             self._claim.cancel()
         self._wants.set()
 
+    def heard(self, job: UUID) -> None:
+        """The runner spoke of a job: it has it."""
+        self._unheard.pop(job, None)
+
     async def run(self, capabilities: Capabilities) -> None:
-        """Find jobs until canceled.
+        """Find jobs until canceled; then give back those that the runner never spoke of.
+
+        They were sent into a connection that was dead already, and the runner has most likely never heard of them. If
+        it has after all, its lease number is of no use any more.
 
         Args:
             capabilities: What the runner proved.
@@ -71,6 +79,13 @@ class OwnClaims:
         Raises:
             Gone: The connection is over, as ``hand_over`` has found.
         """
+        try:
+            await self._find_jobs(capabilities)
+        finally:
+            for claimed in self._unheard.values():
+                await self._given_back(claimed)
+
+    async def _find_jobs(self, capabilities: Capabilities) -> None:
         while True:
             wanting = self._wanting
             if wanting is None or wanting.slots <= self._sent - wanting.received:
@@ -95,11 +110,8 @@ class OwnClaims:
         if claimed is None:
             return
         self._sent += 1
-        try:
-            await self._hand_over(claimed)
-        except BaseException:
-            await self._given_back(claimed)
-            raise
+        self._unheard[claimed.job] = claimed
+        await self._hand_over(claimed)
 
     async def _given_back(self, claimed: ClaimedJob) -> None:
         with anyio.CancelScope(shield=True):

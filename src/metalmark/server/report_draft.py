@@ -205,6 +205,7 @@ def _job_config(
         digest=str(image.digest),
         timeout=job.timeout or config.jobs.timeout_s,
         image=job.image,
+        repository=image.repository,
         entrypoint=job.entrypoint,
         cmd=job.cmd,
         env=job.env,

@@ -16,7 +16,8 @@ from metalmark.server.caller import CurrentActor
 from metalmark.server.client_address import address_group
 from metalmark.server.context import CurrentContext
 from metalmark.server.job_bodies import job_body, read_output
-from metalmark.server.job_rules import check_duration, claim_rules
+from metalmark.server.job_pending import find_pending
+from metalmark.server.job_rules import check_duration
 from metalmark.server.paging import Direction, RequestedPage, SortDirection, set_total
 from metalmark.server.permission import project_for, project_permissions
 from metalmark.server.rate_limits import Limited
@@ -26,7 +27,6 @@ from metalmark.store import (
     JobRecord,
     SpecRecord,
     find_job,
-    find_pending_reason,
     find_spec,
     list_jobs,
     move_job,
@@ -69,14 +69,11 @@ async def get_jobs(
 @router.get("/v0/projects/{project}/jobs/{job}", operation_id="proj_job_get")
 async def get_job(context: CurrentContext, actor: CurrentActor, project: ResourceIdField, job: UuidField) -> JobBody:
     """View a job: why it is pending, or its output once it ran, for those who signed in."""
-    pending = None
     async with context.store.read() as connection:
         found = await project_for(connection, actor, project, Permission.VIEW)
         record = await _job(connection, job, found.id)
         spec = await _spec(connection, record.spec)
-        if record.status is JobStatus.PENDING:
-            rules = claim_rules(context.config.jobs)
-            pending = await find_pending_reason(connection, record, spec, rules, now=context.clock.now())
+        pending = await find_pending(connection, record, context.config.jobs, now=context.clock.now())
     output = None
     if not isinstance(actor, Anonymous):
         limit_bytes = context.config.server.message_max_bytes

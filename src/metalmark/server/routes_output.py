@@ -40,7 +40,7 @@ _EVENT = {
     "type": "object",
     "required": ["event", "data"],
     "properties": {
-        "event": {"type": "string", "enum": ["output", "phase", "restart", "end"]},
+        "event": {"type": "string", "enum": ["output", "pending", "phase", "restart", "end"]},
         "id": {"type": "string", "description": "Where the stream is; of `output` alone."},
         "data": {"type": "string", "description": "A JSON object."},
     },
@@ -189,7 +189,7 @@ async def get_output(
     follow: Annotated[Flag, Query(description="Whether to go on until the job ends.")] = "false",
     last_event_id: Annotated[str, Header(max_length=64, description="Id of the last event that was read.")] = "",
 ) -> StreamingResponse:
-    """Stream the output of a job as server-sent events: `output`, `phase`, `restart`, and `end` with the status.
+    """Stream the output of a job as server-sent events: `pending`, `output`, `phase`, `restart`, `end` with the status.
 
     As in the view of the job, output is for those who signed in.
     """

@@ -32,7 +32,7 @@ from metalmark.store.job_deadlines import (
 from metalmark.store.job_events import JobEventRecord, list_events
 from metalmark.store.job_moves import LeaseHolder, Moved, StoredOutput, move_job, record_phase, return_claim
 from metalmark.store.job_retry import retry_job
-from metalmark.store.job_waits import find_pending_reason
+from metalmark.store.job_waits import POSITION_MOST, find_pending_reason, find_queue_position
 from metalmark.store.jobs import (
     DEFAULT_PRIORITY,
     JobRecord,
@@ -163,6 +163,16 @@ from metalmark.store.testbeds import (
     testbed_for_run,
     update_testbed,
 )
+from metalmark.store.updates import (
+    PublishedUpdate,
+    UpdateAudience,
+    find_update,
+    find_update_by_checksum,
+    list_updates,
+    publish_updates,
+    update_key,
+    withdraw_updates,
+)
 from metalmark.store.users import (
     UserChanges,
     UserRecord,
@@ -181,6 +191,7 @@ __all__ = [
     "DEFAULT_PRIORITY",
     "LIVE_OUTPUT_MAX_BYTES",
     "MISSED",
+    "POSITION_MOST",
     "Act",
     "ActRecord",
     "Appended",
@@ -220,6 +231,7 @@ __all__ = [
     "Page",
     "ProjectChanges",
     "ProjectRecord",
+    "PublishedUpdate",
     "ReportFilter",
     "ReportRecord",
     "ReportUser",
@@ -238,6 +250,7 @@ __all__ = [
     "Subscription",
     "TestbedChanges",
     "TestbedRecord",
+    "UpdateAudience",
     "UserChanges",
     "UserRecord",
     "VersionRecord",
@@ -290,6 +303,7 @@ __all__ = [
     "find_project",
     "find_project_role",
     "find_proof",
+    "find_queue_position",
     "find_report",
     "find_report_by_key",
     "find_runner",
@@ -297,6 +311,8 @@ __all__ = [
     "find_spec",
     "find_testbed",
     "find_testbed_of_run",
+    "find_update",
+    "find_update_by_checksum",
     "find_user",
     "find_user_by_email",
     "free_project_name",
@@ -320,6 +336,7 @@ __all__ = [
     "list_runners",
     "list_specs",
     "list_testbeds",
+    "list_updates",
     "list_users",
     "move_job",
     "needs_new_head",
@@ -329,6 +346,7 @@ __all__ = [
     "parse_database_url",
     "pending_specs",
     "projects_of",
+    "publish_updates",
     "read_output",
     "read_statistics",
     "record_act",
@@ -352,6 +370,7 @@ __all__ = [
     "unfinished_jobs",
     "unread_jobs",
     "update_branch",
+    "update_key",
     "update_member",
     "update_organization",
     "update_project",
@@ -361,4 +380,5 @@ __all__ = [
     "update_user",
     "vacuum",
     "version_for_report",
+    "withdraw_updates",
 ]

@@ -100,16 +100,18 @@ async def append_output(
     stored_up_to = await _stored_up_to(connection, job, lease)
     rows = []
     for chunk in new:
-        if offset >= stored_up_to:
+        # Pieces may be cut otherwise than they were the last time.
+        known = max(0, stored_up_to - offset)
+        if known < len(chunk.content):
             rows.append(
                 {
                     "job_id": job,
-                    "sequence": offset,
+                    "sequence": offset + known,
                     "lease": lease,
                     "iteration": chunk.iteration,
                     "stream": int(chunk.stream),
                     "at": now,
-                    "content": chunk.content,
+                    "content": chunk.content[known:],
                 }
             )
         offset += len(chunk.content)

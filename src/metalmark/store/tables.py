@@ -16,7 +16,7 @@ from metalmark.store.tables_accounts import (
     user_keys,
     users,
 )
-from metalmark.store.tables_fleet import runner_capabilities, runner_specs, runners, specs
+from metalmark.store.tables_fleet import runner_capabilities, runner_specs, runners, specs, updates
 from metalmark.store.tables_jobs import job_events, job_output_chunks, jobs
 from metalmark.store.tables_projects import branches, head_versions, heads, reports, testbeds, versions
 
@@ -43,6 +43,7 @@ __all__ = [
     "specs",
     "testbeds",
     "tokens",
+    "updates",
     "user_keys",
     "users",
     "versions",

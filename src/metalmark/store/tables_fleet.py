@@ -1,4 +1,4 @@
-"""Tables of the machines: specs, runners, which specs a runner serves, and what its probes proved."""
+"""Tables of the machines: specs, runners, what a runner serves and has proved, and updates of its program."""
 
 from __future__ import annotations
 
@@ -82,4 +82,21 @@ runner_capabilities = Table(
     # The fields of model.capabilities, and whatever else the runner says of its host.
     Column("capabilities", Document, nullable=False),
     Column("facts", Document),
+)
+
+updates = Table(
+    "updates",
+    metadata,
+    id_column(),
+    # Whom it is for: our own runners, or public ones.
+    Column("audience", Words, nullable=False),
+    # stable or canary; our own runners know one.
+    Column("channel", Words, nullable=False),
+    Column("architecture", Words, nullable=False),
+    Column("version", Words, nullable=False),
+    Column("checksum", Words, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    created_column(),
+    Index("uq_updates_of_target", "audience", "channel", "architecture", unique=True),
+    Index("ix_updates_by_checksum", "checksum"),
 )

@@ -35,6 +35,7 @@ from metalmark.system.mounts import (
 )
 from metalmark.system.namespaces import Namespace, NamespaceThread, has_privilege, raise_loopback, set_hostname
 from metalmark.system.process import Child, Completed, find_tool, max_open_files, run, spawn
+from metalmark.system.service_manager import keep_manager_content, notify_manager, replace_process, watchdog_period_s
 from metalmark.system.threads import Thread, bind_others, bind_thread, threads_of
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "identity_of",
     "in_thread",
     "is_alive",
+    "keep_manager_content",
     "kill_process",
     "locked",
     "make_private",
@@ -81,6 +83,7 @@ __all__ = [
     "monotonic_s",
     "mount",
     "no_space_told",
+    "notify_manager",
     "own_identity",
     "parse_mountinfo",
     "pivot_root",
@@ -91,6 +94,7 @@ __all__ = [
     "read_mounts",
     "read_usage",
     "realtime_ns",
+    "replace_process",
     "reset_peak",
     "run",
     "set_hostname",
@@ -103,4 +107,5 @@ __all__ = [
     "unmount",
     "unmount_below",
     "watch_oom",
+    "watchdog_period_s",
 ]

@@ -49,13 +49,15 @@ class ServerProcess:
     port: int = field(default_factory=lambda: free_port())  # noqa: PLW0108 - defined below
     name: str = "server"
     """Tells processes of one folder apart."""
+    host: str = "127.0.0.1"
+    """Address that it listens on."""
 
     _process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """``http://host:port``."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -150,7 +152,7 @@ class ServerProcess:
         return dict(section)
 
     def _bind(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
 
 @contextmanager

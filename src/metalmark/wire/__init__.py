@@ -97,18 +97,8 @@ if TYPE_CHECKING:
         read_from_runner,
         read_from_server,
     )
-    from metalmark.wire.iteration_output import (
-        IterationOutput,
-        JobOutput,
-        Results,
-    )
-    from metalmark.wire.job_config import (
-        ARGUMENTS_MAX,
-        ENTRIES_MAX,
-        Average,
-        Fold,
-        JobConfig,
-    )
+    from metalmark.wire.iteration_output import HostOutput, IterationOutput, JobOutput, Results
+    from metalmark.wire.job_config import Average, Fold, JobConfig
     from metalmark.wire.rest_accounts import (
         FOREVER_S,
         AcceptBody,
@@ -180,7 +170,6 @@ if TYPE_CHECKING:
     )
     from metalmark.wire.rest_runs import (
         CONTEXT_PREFIX,
-        PRIORITY_MAX,
         NewRun,
         NewRunJob,
     )
@@ -240,20 +229,24 @@ if TYPE_CHECKING:
         SlugField,
         StrictPatch,
         Text,
-        UnicodeText,
         UrlField,
         UserNameField,
         UuidField,
         format_date_time,
         parse_date_time,
     )
+    from metalmark.wire.update_artifact import (
+        UpdateArtifact,
+        UpdateManifest,
+        UpdateTarget,
+        UpdateWheel,
+        write_artifact,
+    )
 
 __all__ = [
-    "ARGUMENTS_MAX",
     "CHUNKS_MAX",
     "CHUNK_MAX_BYTES",
     "CONTEXT_PREFIX",
-    "ENTRIES_MAX",
     "ERROR_MAX_LENGTH",
     "FACTS_MAX_BYTES",
     "FOREVER_S",
@@ -266,7 +259,6 @@ __all__ = [
     "MAX_VERSIONS",
     "POLL_TIMEOUT_MAX_S",
     "POLL_TIMEOUT_S",
-    "PRIORITY_MAX",
     "PROTOCOL",
     "PUBLIC_VERSION",
     "SLOTS_MAX",
@@ -338,6 +330,7 @@ __all__ = [
     "HeldLease",
     "Hello",
     "HelloTag",
+    "HostOutput",
     "IterationCounts",
     "IterationOutput",
     "JobBody",
@@ -440,10 +433,13 @@ __all__ = [
     "TlsBody",
     "TokenBody",
     "TtlField",
-    "UnicodeText",
+    "UpdateArtifact",
+    "UpdateManifest",
     "UpdateOffer",
     "UpdateRunnerBody",
     "UpdateSpecBody",
+    "UpdateTarget",
+    "UpdateWheel",
     "UploadBody",
     "Uploaded",
     "UrlField",
@@ -466,6 +462,7 @@ __all__ = [
     "read_runner_message",
     "read_server_message",
     "signal_frame",
+    "write_artifact",
 ]
 
 # Pydantic takes a noticeable time to import, and the frames of host and guest need none of it.
@@ -487,6 +484,7 @@ _LATE = (
     "rest_testbeds",
     "rest_jobs",
     "rest_output",
+    "update_artifact",
 )
 
 

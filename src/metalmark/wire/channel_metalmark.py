@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from metalmark.model import Phase
 from metalmark.wire.channel import VERSION_MAX_LENGTH, Checksum, read_message
-from metalmark.wire.iteration_output import Results
+from metalmark.wire.iteration_output import HostOutput, Results
 from metalmark.wire.job_config import JobConfig
 from metalmark.wire.rest_specs import Architecture, OperatingSystem, SpecBody
 from metalmark.wire.scalars import U32, Body, DateTimeField, Flag, PositiveI32, Text, UrlField, UuidField
@@ -197,7 +197,10 @@ class Uploaded(_Message):
 class _Ended(_OfJob):
     results: Results | None = None
     uploaded: Uploaded | None = None
-    """In place of ``results``."""
+    """In place of ``results``, and of what follows."""
+    host: HostOutput | None = None
+    phases: dict[Phase, float] | None = None
+    """See `JobOutput`."""
 
 
 class Succeeded(_Ended):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+from metalmark.model import Outcome, Phase
 from metalmark.wire.scalars import I32, Body, Text
 
 
@@ -30,10 +31,39 @@ class IterationOutput(_Sparse):
     stdout_base64: Text | None = None
     stderr_base64: Text | None = None
     output_base64: dict[str, str] | None = None
+    outcome: Outcome | None = None
+    """How it ended; from our own runners, as what follows is."""
+    signal: I32 | None = None
+    wall_s: float | None = None
+    """From start to end of the command, on the clock of its box."""
+    phases: dict[Phase, float] | None = None
+    """Seconds that each phase took."""
+    error: Text | None = None
+    """Why it was no benchmark's own end."""
 
 
 Results = tuple[IterationOutput, ...]
 """The iterations of a job in the order they ran; bounded by the message that carries them."""
+
+
+class HostOutput(_Sparse):
+    """What a job ran on, as our own runners tell it."""
+
+    metalmark_version: Text
+    verdict: Text
+    """``measured``, or ``emulated``: then never to be compared with other machines."""
+    sandbox: Text
+    accelerator: Text
+    """``kvm``, ``native`` or ``tcg``."""
+    reason: Text | None = None
+    """Why this sandbox was chosen."""
+    kernel: Text | None = None
+    """Release of the kernel that the benchmark saw."""
+    cpus: tuple[int, ...] | None = None
+    helper_cpus: tuple[int, ...] | None = None
+    details: dict[str, str] | None = None
+    """Versions and choices of the sandbox."""
+    warnings: tuple[Text, ...] | None = None
 
 
 class JobOutput(_Sparse):
@@ -41,3 +71,6 @@ class JobOutput(_Sparse):
 
     results: Results
     error: Text | None = None
+    host: HostOutput | None = None
+    phases: dict[Phase, float] | None = None
+    """Seconds of what happens once a job: ``pull`` and ``rootfs``."""

@@ -6,12 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from metalmark.model import ARGUMENTS_MAX, ENTRIES_MAX
 from metalmark.wire.scalars import U32, Body, DateTimeField, Flag, PositiveI32, Text, UrlField, UuidField
-
-ARGUMENTS_MAX = 64
-"""Most words of an entrypoint, and of a command."""
-ENTRIES_MAX = 255
-"""Most variables of an environment, and most paths of files."""
 
 ImageDigest = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$", max_length=135)]
 Arguments = Annotated[tuple[Text, ...], Field(max_length=ARGUMENTS_MAX)]
@@ -25,7 +21,8 @@ class JobConfig(Body):
     """How to pull and run the image. What is None is left out on the wire.
 
     ``timeout`` is the limit of one iteration in seconds; ``registry`` ends in a slash. An image is pulled as
-    ``<authority of registry>/<project>@<digest>``.
+    ``<authority of registry>/<project>@<digest>``, or, from a registry that is not the server's own, as
+    ``<authority of registry>/<repository>@<digest>`` and without a token.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -35,6 +32,8 @@ class JobConfig(Body):
     digest: ImageDigest
     timeout: PositiveI32
     image: Text | None = None
+    repository: Text | None = None
+    """Only for our own runners: public ones are given no such job."""
     entrypoint: Arguments | None = None
     cmd: Arguments | None = None
     env: Variables | None = None

@@ -18,6 +18,8 @@ class PendingReasonBody(Body):
 
     cause: Literal["spec_archived", "no_runner", "not_capable", "foreign_image", "runners_away", "limited", "waiting"]
     text: Text
+    position: int | None = None
+    """Place among the jobs that wait for the same spec, from 1 on; null from 1001 on."""
 
 
 class JobBody(Body):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
+from metalmark.model import UnicodeText
 from metalmark.wire.job_config import Average, Fold
 from metalmark.wire.rest_branches import BranchBody, StartPointUpdate
 from metalmark.wire.rest_projects import ProjectBody, PublicUserBody
@@ -19,7 +20,6 @@ from metalmark.wire.scalars import (
     Flag,
     GitHashField,
     NameIdField,
-    UnicodeText,
     UuidField,
 )
 

@@ -14,7 +14,6 @@ from typing import Annotated, ClassVar, TypeVar
 from uuid import UUID
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -208,19 +207,6 @@ PositiveI64 = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True)]
 """Any text; NUL and all. Bound its length where it is used."""
-
-
-def _unicode(text: str) -> str:
-    # JSON can spell half of a surrogate pair; no encoding of text can.
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("this is not valid Unicode") from error
-    return text
-
-
-UnicodeText = Annotated[str, Field(strict=True), AfterValidator(_unicode)]
-"""Any text that can be sent on: to a runner, in an answer."""
 
 
 def _url(text: str) -> str:

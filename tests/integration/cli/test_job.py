@@ -78,7 +78,7 @@ def test_job_is_followed_to_its_end(command_line: CommandLine, runner: PublicRun
     assert found["status"] == "processed"
     assert found["output"]["results"] == results
     out, _ = command_line.run("job", "view", project, job)
-    assert "iteration 0" in out
+    assert "iteration 1" in out
     assert "hello" not in out
     [listed] = command_line.json("job", "list", project, "--status", "processed")
     assert listed["uuid"] == job

@@ -1,4 +1,4 @@
-"""Clients that do not read or do not say what they want: they are cut, and what serves them is not kept waiting."""
+"""Clients that do not read or do not say what they want are cut, and keep nobody waiting. Channels may be silent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 import uvicorn
+from websockets.asyncio.client import connect
 
 from metalmark.server.connection import BoundedChannel, BoundedHttp
 
@@ -24,8 +25,8 @@ _UPGRADE = (
 
 
 @contextlib.asynccontextmanager
-async def connected(app: Any, **bounds: float) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Serve an application with these bounds, and connect to it."""
+async def served(app: Any, **bounds: float) -> AsyncIterator[int]:
+    """Serve an application with these bounds, and give the port."""
     http = type("ImpatientHttp", (BoundedHttp,), bounds)
     channel = type("ImpatientChannel", (BoundedChannel,), bounds)
     listening = socket.create_server(("127.0.0.1", 0))
@@ -35,15 +36,22 @@ async def connected(app: Any, **bounds: float) -> AsyncIterator[tuple[asyncio.St
     serving = asyncio.ensure_future(server.serve(sockets=[listening]))
     try:
         with anyio.fail_after(30):
-            reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1], limit=1024)
-            yield reader, writer
-            writer.close()
-            with contextlib.suppress(ConnectionResetError):
-                await writer.wait_closed()
+            yield listening.getsockname()[1]
     finally:
         server.should_exit = True
         await serving
         listening.close()
+
+
+@contextlib.asynccontextmanager
+async def connected(app: Any, **bounds: float) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Serve an application with these bounds, and connect to it."""
+    async with served(app, **bounds) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        yield reader, writer
+        writer.close()
+        with contextlib.suppress(ConnectionResetError):
+            await writer.wait_closed()
 
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
@@ -127,3 +135,19 @@ async def test_who_was_answered_has_no_longer_for_the_next_head() -> None:
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
         writer.write(b"GET / HT")
         assert await rest(reader) == b""
+
+
+async def test_a_channel_that_is_silent_is_not_taken_for_a_request_that_does_not_come() -> None:
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+
+    async with (
+        served(echo, head_timeout_s=0.2) as port,
+        connect(f"ws://127.0.0.1:{port}", compression=None, proxy=None) as channel,
+    ):
+        await anyio.sleep(0.6)
+        await channel.send("still here")
+        assert await channel.recv() == "still here"

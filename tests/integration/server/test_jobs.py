@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from metalmark.model import JobEvent, public_runner
 from metalmark.server import ServerContext
 from metalmark.server.job_desk import Ending, JobDesk
-from metalmark.store import ClaimedJob, LeaseHolder
+from metalmark.store import ClaimedJob, ClaimRules, LeaseHolder, find_job, find_queue_position
 from metalmark.testing.running_server import RunningServer, running_server
 from metalmark.wire import IterationOutput, JobOutput
 
@@ -120,6 +121,50 @@ def test_a_pending_job_says_what_it_waits_for(shop: Shop) -> None:
     shop.claim(runner)
     seen = shop.view(job)
     assert (seen["status"], seen["runner"], seen["pending"], seen["lease"]) == ("claimed", str(runner), None, 1)
+
+
+def test_a_pending_job_says_its_place_in_the_queue(shop: Shop) -> None:
+    first, low, high, last = (shop.submit(priority=priority) for priority in (100, 50, 200, 100))
+    order = [high, first, last, low]
+    assert [shop.view(job)["pending"]["position"] for job in order] == [1, 2, 3, 4]
+    # Another spec's queue is another one.
+    assert Shop(shop.server, shop.client).submit() not in order
+
+    async def by_age(context: ServerContext) -> list[int | None]:
+        # As if all had waited too long: then nothing but age counts.
+        rules = ClaimRules(starvation_s=-60)
+        async with context.store.read() as connection:
+            records = [await find_job(connection, UUID(job)) for job in (first, low, high, last)]
+            return [
+                await find_queue_position(connection, record, rules, now=context.clock.now())
+                for record in records
+                if record is not None
+            ]
+
+    assert shop.server.call(by_age) == [1, 2, 3, 4]
+    runner = shop.add_runner()
+    for job in order:
+        assert shop.view(job)["pending"]["position"] == 1
+        assert str(shop.claim(runner).job) == job
+
+
+def test_a_stream_tells_what_a_pending_job_waits_for_and_that_the_queue_moves(shop: Shop) -> None:
+    ahead, job = shop.submit(), shop.submit()
+    seen: list[tuple[str, Any]] = []
+    with shop.client.stream("GET", f"{shop.jobs}/{job}/output", params={"follow": "true"}) as response:
+        kind = ""
+        for line in response.iter_lines():
+            if line.startswith("event: "):
+                kind = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                seen.append((kind, json.loads(line.removeprefix("data: "))))
+                if len(seen) == 1:
+                    assert shop.client.post(f"{shop.jobs}/{ahead}/cancel").status_code == 200
+                elif len(seen) == 2:
+                    assert shop.client.post(f"{shop.jobs}/{job}/cancel").status_code == 200
+    assert [kind for kind, _ in seen] == ["pending", "pending", "end"]
+    assert [data["position"] for kind, data in seen if kind == "pending"] == [2, 1]
+    assert (seen[0][1]["cause"], seen[2][1]["status"]) == ("no_runner", "canceled")
 
 
 def test_output_is_for_those_who_signed_in(shop: Shop, stranger: httpx.Client) -> None:

@@ -36,9 +36,11 @@ def test_every_line_its_mending_and_the_verdict_are_shown(capsys: pytest.Capture
     show_diagnosis(diagnosis)
     shown = capsys.readouterr().out
     assert "a guest ran [really]" in shown, "text that looks like markup is text"
-    assert f"  qemu: {command}" in shown, "a command to copy is not folded"
+    assert f"  qemu: {command}\n" in shown, "a command to copy is not folded"
+    assert "      docs/howto/troubleshooting.md#qemu" in shown
+    assert "#kvm" not in shown, "nothing is wrong with it"
     assert "no QEMU; install it" in shown
-    assert "note: irqbalance runs [irqbalance]\n      stop it" in shown
+    assert "note: irqbalance runs [irqbalance]\n      stop it\n      docs/howto/troubleshooting.md#irqbalance" in shown
     assert "Sandboxes that work here: container." in shown
     assert "\x1b" not in shown
 

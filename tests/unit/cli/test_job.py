@@ -43,8 +43,8 @@ def test_job_is_shown_without_its_output_but_with_how_it_ended(server: ScriptedS
         ["status", "failed"],
         ["spec", "quiet-8"],
         ["runner", "–"],
-        ["iteration", "0  exit code 0"],
-        ["iteration", "1  exit code 2, 1 files"],
+        ["iteration", "1  exit code 0"],
+        ["iteration", "2  exit code 2, 1 files"],
         ["error", "exit code 2"],
     ]
 

@@ -34,7 +34,7 @@ def event(kind: str = "output", **fields: object) -> ServerEvent:
     return ServerEvent(kind=kind, data=json.dumps(fields), id="1-1")
 
 
-def output(text: str | bytes, stream: str = "stdout", iteration: int = 0) -> ServerEvent:
+def output(text: str | bytes, stream: str = "stdout", iteration: int = 1) -> ServerEvent:
     if isinstance(text, bytes):
         return event(iteration=iteration, stream=stream, base64=base64.b64encode(text).decode())
     return event(iteration=iteration, stream=stream, text=text)
@@ -52,15 +52,18 @@ def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def test_output_goes_where_it_went(streams: tuple[Stream, Stream]) -> None:
     said: list[str] = []
     log = JobLog(as_json=False, say=said.append)
-    pieces = [output("a\tb\n"), output("bad\n", "stderr"), output("c\n", iteration=1)]
+    pieces = [output("a\tb\n"), output("bad\n", "stderr"), output("c\n", iteration=2)]
     assert [log.take(piece) for piece in pieces] == [False] * 3
     assert log.take(event("end", status="processed")) is True
     assert (streams[0].written, streams[1].written) == (b"a\tb\nc\n", b"bad\n")
-    assert said == ["iteration 1", "the job is processed"]
+    assert said == ["iteration 2", "the job is processed"]
 
 
 def test_bytes_stay_bytes_in_a_pipe_and_do_not_reach_a_terminal(streams: tuple[Stream, Stream]) -> None:
-    log = JobLog(as_json=False, say=lambda line: None)
+    def say(line: str) -> None:
+        streams[1].buffer.write(f"{line}\n".encode())
+
+    log = JobLog(as_json=False, say=say)
     raw = "é\x1b[2J\r\n".encode() + b"\xff"
     for piece in (raw[:1], raw[1:]):
         log.take(output(piece))
@@ -76,7 +79,7 @@ def test_json_is_an_event_a_line(streams: tuple[Stream, Stream]) -> None:
     assert log.take(event("end", status="failed"))
     lines = [json.loads(line) for line in streams[0].written.splitlines()]
     assert lines == [
-        {"event": "output", "iteration": 0, "stream": "stdout", "text": "a\n"},
+        {"event": "output", "iteration": 1, "stream": "stdout", "text": "a\n"},
         {"event": "end", "status": "failed"},
     ]
 
@@ -86,7 +89,7 @@ def test_what_else_happens_is_told(streams: tuple[Stream, Stream]) -> None:
     log = JobLog(as_json=False, say=said.append)
     for other in (event("phase", phase="exec", status="running"), event("restart", lease=2), event("newer")):
         assert log.take(other) is False
-    assert said == ["phase exec, running", "the job has begun anew; what it printed before does not count"]
+    assert said == ["phase exec", "the job has begun anew; what it printed before does not count"]
     assert streams[0].written == b""
 
 
@@ -94,3 +97,36 @@ def test_what_else_happens_is_told(streams: tuple[Stream, Stream]) -> None:
 def test_what_is_no_output(data: str) -> None:
     with pytest.raises(ProtocolError):
         JobLog(as_json=False, say=lambda line: None).take(ServerEvent(kind="output", data=data, id=""))
+
+
+def test_place_in_the_queue_and_phases_are_told_once() -> None:
+    said: list[str] = []
+    log = JobLog(as_json=False, say=said.append)
+    waits = {"cause": "waiting", "text": "runners are busy"}
+    for one in (
+        event("pending", **waits, position=2),
+        event("pending", **waits, position=None),
+        event("phase", phase="pull", status="claimed"),
+        event("phase", phase="pull", status="claimed"),
+        event("phase", phase="exec", status="running"),
+    ):
+        log.take(one)
+    assert said == [
+        "pending, number 2 in the queue: runners are busy",
+        "pending, runners are busy",
+        "phase pull",
+        "phase exec",
+    ]
+    assert log.status == "running"
+
+
+@pytest.mark.parametrize("streams", [True], indirect=True, ids=["terminal"])
+def test_line_that_the_job_left_open_is_ended_before_ours(streams: tuple[Stream, Stream]) -> None:
+    def say(line: str) -> None:
+        streams[1].buffer.write(f"{line}\n".encode())
+
+    log = JobLog(as_json=False, say=say)
+    log.take(output("half"))
+    log.take(event("end", status="processed"))
+    log.close()
+    assert (streams[0].written, streams[1].written) == (b"half", b"\nthe job is processed\n")

@@ -19,7 +19,7 @@ from metalmark.client import (
     parse_key,
 )
 from metalmark.client import session as session_module
-from metalmark.model import InputError, ProtocolError, RequestRefused, ServerUnavailable, StableError
+from metalmark.model import ProtocolError, RequestRefused, ServerUnavailable, StableError
 
 KEY = "bencher_user_0123456789abcdefghijABCDEFGHIJ"
 Reply = httpx.Response | Exception
@@ -203,32 +203,6 @@ async def test_what_says_no_version_is_no_server(found: object) -> None:
     server = Server([httpx.Response(200, json=found)])
     with pytest.raises(ProtocolError, match="version"):
         await server.call(lambda session: session.version())
-
-
-@pytest.mark.parametrize(
-    ("address", "proxies", "wanted"),
-    [
-        ("https://x.example.com", {"https_proxy": "p:1"}, "http://p:1"),
-        ("http://x.example.com", {"https_proxy": "p:1"}, None),
-        ("http://x.example.com", {"all_proxy": "http://p"}, "http://p"),
-        ("https://x.example.com", {"https_proxy": "p", "no_proxy": "a, .Example.com"}, None),
-        ("https://xexample.com", {"https_proxy": "p", "no_proxy": "example.com"}, "http://p"),
-        ("https://localhost", {"https_proxy": "p"}, None),
-        ("https://x", {"https_proxy": "p", "no_proxy": "*"}, None),
-    ],
-)
-async def test_proxy(address: str, proxies: dict[str, str], wanted: str | None) -> None:
-    settings = ConnectionSettings(address=ServerAddress.parse(address), proxies=proxies)
-    assert session_module._proxy(settings) == wanted
-
-
-async def test_proxy_of_an_unknown_kind_is_named_without_its_password() -> None:
-    settings = ConnectionSettings(
-        address=ServerAddress.parse("https://x"), proxies={"all_proxy": "socks5://a:secret@p"}
-    )
-    with pytest.raises(InputError, match="socks5") as caught:
-        session_module._proxy(settings)
-    assert "secret" not in str(caught.value)
 
 
 def stream(text: str) -> httpx.Response:

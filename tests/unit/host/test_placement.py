@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metalmark.host import LogicalCpu, Topology, place, split
+from metalmark.host import LogicalCpu, Topology, fits, place, split
 from metalmark.model import InputError
 
 
@@ -123,3 +123,26 @@ def test_placement_keeps_its_promises(data: st.DataObject) -> None:
         assert placed.isolated
     else:
         assert placed.warnings
+
+
+def test_cpus_of_other_jobs_are_left_alone() -> None:
+    four = machine(*range(4))
+    placed = place(four, vcpus=2, in_use=(1,))
+    assert (placed.cpus, placed.helper_cpus, placed.isolated) == ((2, 3), (0,), True)
+    with pytest.raises(InputError, match="other jobs use CPU 1"):
+        place(four, vcpus=3, in_use=(1,))
+
+
+@given(data=st.data())
+def test_jobs_that_fit_side_by_side_share_nothing(data: st.DataObject) -> None:
+    topology = machine(*range(data.draw(st.integers(1, 12))))
+    used: set[int] = set()
+    for vcpus in data.draw(st.lists(st.integers(1, 4), max_size=6)):
+        if vcpus > len(topology.allowed) or not fits(topology, vcpus=vcpus, in_use=used):
+            continue
+        placed = place(topology, vcpus=vcpus, in_use=used)
+        assert len(placed.cpus) == vcpus
+        assert not used & set(placed.cpus)
+        if used:
+            assert not set(placed.cpus) & set(placed.helper_cpus)
+        used |= set(placed.cpus)

@@ -11,11 +11,11 @@ from tests.unit.runner.examinations import examination
 from metalmark.model import MetalmarkError, SandboxName, ToolMissing
 from metalmark.runner import doctor
 from metalmark.runner.doctor import diagnose
-from metalmark.runner.finding import Status
+from metalmark.runner.finding import Finding, Note, SandboxFinding, Status
 from metalmark.sandbox import Accelerator, Availability, Box, BoxSpec, DriverSettings
 from metalmark.system import Folders
 
-REFERENCE = Path(__file__).parents[3] / "docs/reference/host-doctor.md"
+ROOT = Path(__file__).parents[3]
 NOTES = {"irqbalance", "virtual-host", "boot-isolation", "cgroup-version", "shared-cores", "kvm-start"}
 
 
@@ -51,6 +51,7 @@ def test_the_json_object_is_plain_and_complete() -> None:
         "accelerator": "kvm",
         "reason": "QEMU 7.2 under KVM",
         "hint": "",
+        "entry": "docs/howto/troubleshooting.md#sandbox-qemu",
     }
 
 
@@ -105,6 +106,14 @@ def test_none_is_told_to_need_permission() -> None:
     assert "--danger-allow-no-sandbox" in shown.reason
 
 
-def test_the_reference_has_an_entry_for_every_line_and_no_other() -> None:
-    explained = set(re.findall(r"^### `([a-z0-9-]+)`", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE))
-    assert explained == {finding.name for finding in diagnose(examination()).findings} | NOTES
+def test_every_line_links_to_an_entry_that_is_there_and_says_what_mends_it() -> None:
+    everywhere = {name: Availability(usable=False, reason="none of it") for name in SandboxName}
+    diagnosis = diagnose(examination(sandboxes=everywhere))
+    lines: list[Finding | SandboxFinding | Note] = [*diagnosis.findings, *diagnosis.sandboxes]
+    lines += [Note(name=name, text="") for name in NOTES]
+    (name,) = {line.entry.partition("#")[0] for line in lines}
+    page = (ROOT / name).read_text(encoding="utf-8")
+    entries = dict(re.findall(r"^### `([a-z0-9-]+)`\n\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL))
+    assert set(entries) == {line.entry.partition("#")[2] for line in lines}
+    for finding in diagnosis.findings:
+        assert all(f"**{part}.**" in entries[finding.name] for part in ("Symptom", "Cause", "Mend")), finding.name

@@ -60,3 +60,15 @@ async def test_reader_waits_for_more_and_ends_with_the_stream(tmp_path: Path) ->
                 spool.take(Stream.STDERR, b"other")
                 spool.end()
         assert b"".join(read) == b"abcdefgh"
+
+
+def test_tap_is_handed_what_is_kept_and_no_more(tmp_path: Path) -> None:
+    seen: list[tuple[Stream, bytes]] = []
+    with OutputSpool(
+        tmp_path / "1", OutputLimits(stream_bytes=4), tap=lambda stream, data: seen.append((stream, data))
+    ) as spool:
+        spool.take(Stream.STDOUT, b"abc")
+        spool.take(Stream.STDERR, b"x")
+        spool.take(Stream.STDOUT, b"def")
+        spool.take(Stream.STDOUT, b"ghi")
+    assert seen == [(Stream.STDOUT, b"abc"), (Stream.STDERR, b"x"), (Stream.STDOUT, b"d")]

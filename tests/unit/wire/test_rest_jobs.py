@@ -54,7 +54,7 @@ def test_output_and_reason_are_written_as_they_are() -> None:
     output = JobOutput(results=(IterationOutput(exit_code=0, stdout="x"),))
     assert body(output=output)["output"] == {"results": [{"exit_code": 0, "stdout": "x"}]}
     reason = PendingReasonBody(cause="limited", text="later")
-    assert body(pending=reason)["pending"] == {"cause": "limited", "text": "later"}
+    assert body(pending=reason)["pending"] == {"cause": "limited", "text": "later", "position": None}
 
 
 def test_the_wires_words_are_the_models() -> None:

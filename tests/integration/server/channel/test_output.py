@@ -185,6 +185,18 @@ def test_output_is_followed_live_to_the_end(racks: Rack, printing: tuple[OwnRunn
     assert said[-1][0] == "end" and said[-1][1]["status"] in ("completed", "processed")
 
 
+def test_output_that_is_cut_otherwise_when_it_is_sent_again_is_stored_once(
+    racks: Rack, printing: tuple[OwnRunner, dict[str, Any], str]
+) -> None:
+    own, held, path = printing
+    printed(own, held, 0, "abc")
+    printed(own, held, 1, "bcdef")
+    printed(own, held, 3, "def")
+    with racks.server.client() as client, client.stream("GET", path) as response:
+        found = [json.loads(event["data"])["text"] for event in events(response) if event["event"] == "output"]
+    assert found == ["abc", "def"]
+
+
 def test_a_follower_that_comes_back_goes_on_after_what_it_read(
     racks: Rack, printing: tuple[OwnRunner, dict[str, Any], str]
 ) -> None:
@@ -230,8 +242,8 @@ def test_a_finished_job_of_a_public_runner_shows_its_final_output(uploader: Uplo
     with racks.server.client() as client, client.stream("GET", path, params={"follow": "true"}) as response:
         said = [(event["event"], json.loads(event["data"])) for event in events(response)]
     assert said == [
-        ("output", {"iteration": 0, "stream": "stdout", "text": "out"}),
-        ("output", {"iteration": 0, "stream": "stderr", "text": "err"}),
+        ("output", {"iteration": 1, "stream": "stdout", "text": "out"}),
+        ("output", {"iteration": 1, "stream": "stderr", "text": "err"}),
         ("end", {"status": "processed", "phase": None}),
     ]
 

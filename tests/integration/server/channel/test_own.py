@@ -454,3 +454,21 @@ def test_live_output_keeps_every_byte(racks: Rack) -> None:
         stream = client.get(f"/v0/projects/{racks.floor.project}/jobs/{job}/output").text
     assert stream.count("event: output") == 2
     assert f'"base64":"{data}"' in stream and '"text":"A"' in stream
+
+
+def test_a_job_that_a_runner_never_spoke_of_is_given_to_the_next_at_once(racks: Rack) -> None:
+    """It went into a connection that was dead already; the lease, a minute here, is not waited for."""
+    spec = racks.own_spec()
+    job = racks.submit(spec)
+    with connected(racks, racks.runner(spec=spec)) as first, connected(racks, racks.runner(spec=spec)) as second:
+        first.hello()
+        first.want(1)
+        assert first.take()["lease"] == 1
+        second.hello(process="p2")
+        second.want(1)
+        first.channel.cut()
+        assert second.take() == {"job": job, "lease": 2}
+        second.tell(event="heartbeat", jobs=[{"job": job, "lease": 2}])
+        second.channel.cut()
+    time.sleep(0.5)
+    assert (racks.status(job), racks.job(job).lease, racks.job(job).retries) == ("claimed", 2, 0)

@@ -15,7 +15,7 @@ import pytest
 
 TABLE = Path(__file__).with_name("authorization.txt")
 LEFT_OUT = re.compile(
-    r"/channel$|^/metrics$|/v0/server/backup$|^/healthz$|^/readyz$|/v0/auth/|/jobs/{\w+}/output$|/sessions$"
+    r"/channel$|^/metrics$|/v0/server/backup$|^/healthz$|^/readyz$|/v0/auth/|/v0/updates/|/jobs/{\w+}/output$|/sessions$"
 )
 """What has a credential of its own kind or none, makes something large, or ends the sign-ins that the table's callers
 use; other tests have these."""

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""What live output costs: wall and CPU time of a benchmark on a runner that forwards it, beside `--live off` locally.
+
+The benchmark computes for about two seconds; one prints nothing meanwhile, one a line every 10 ms, one floods 20 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from remote_rig import WarmRunner, arguments, warm_runner
+
+COMMAND = str(Path(sys.executable).with_name("metalmark"))
+COUNT = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
+SCRIPTS = {
+    "silent": COUNT,
+    "a line at times": "n=0; while [ $n -lt 200 ]; do n=$((n+1)); echo line $n; "
+    "i=0; while [ $i -lt 1500 ]; do i=$((i+1)); done; done",
+    "a flood of 20 MB": f"{COUNT}; yes 0123456789012345678 | head -c 20000000",
+}
+
+
+def remote_s(warm: WarmRunner, script: str) -> float:
+    """Wall time of the benchmark as a job."""
+    done = warm.rig.wait_for(warm.rig.submit(warm.spec, "sh", "-c", script), "processed", seconds=120)
+    (result,) = done["output"]["results"]
+    wall_s: float = result["wall_s"]
+    return wall_s
+
+
+def local_s(warm: WarmRunner, script: str) -> float:
+    """The same without anybody who looks."""
+    environment = {**os.environ, "METALMARK_HOME": str(warm.process.home)}
+    command = [COMMAND, "runner", "run", warm.rig.image, "--sandbox", warm.sandbox, "--json", "--live", "off"]
+    hardware = ["--memory", "256M", "--disk", "128M", "--vcpus", "1"]
+    done = subprocess.run(
+        [*command, *hardware, "--", "sh", "-c", script], env=environment, capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        raise SystemExit(done.stderr.decode())
+    wall_s: float = json.loads(done.stdout)["iterations"][0]["wall_s"]
+    return wall_s
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    for sandbox in options.sandbox or ("container",):
+        rounds = options.rounds or (2 if options.quick else 15)
+        with warm_runner(sandbox) as warm:
+            for name, script in SCRIPTS.items():
+                remote = statistics.median(remote_s(warm, script) for _ in range(rounds))
+                local = statistics.median(local_s(warm, script) for _ in range(rounds))
+                print(
+                    f"{sandbox:<10} {name:<18} n={rounds:<3} live {remote * 1e3:8.1f} ms"
+                    f"   off {local * 1e3:8.1f} ms   {100 * (remote / local - 1):+6.1f} %"
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The key of a runner, which opens its channel and nothing else: where it comes from, and that nobody sees it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from metalmark.client.credential import Credential, CredentialKind
+from metalmark.model import InputError, StableError
+
+RUNNER_CREDENTIAL_NAME = "runner-key"
+"""File name below ``$CREDENTIALS_DIRECTORY``, as in systemd's ``LoadCredential=runner-key:…``."""
+
+_HIDDEN = "***"
+_LONGEST = 64 * 1024
+_KEY = re.compile(r"bencher_runner_[0-9A-Za-z]{30}")
+
+
+def parse_runner_key(text: str, *, source: str, exposed: str = "") -> Credential:
+    """Read the key of a runner.
+
+    Args:
+        text: The key, perhaps with white space around it.
+        source: Where it was found, in words.
+        exposed: Who else can read it there.
+
+    Raises:
+        InputError: It is none. The text is not repeated.
+    """
+    key = text.strip()
+    if not _KEY.fullmatch(key):
+        raise InputError(
+            source,
+            _HIDDEN,
+            "this is no key of a runner",
+            hint="`metalmark runner create` and `metalmark runner key` show it: it begins with bencher_runner_",
+        )
+    return Credential(kind=CredentialKind.RUNNER_KEY, secret=key, source=source, exposed=exposed)
+
+
+def find_runner_key(
+    *, key: str | None = None, key_file: Path | None = None, environment: Mapping[str, str]
+) -> Credential:
+    """Return the key that a flag, the environment or systemd gives, in this order. Blocking.
+
+    Args:
+        key: From ``--key``.
+        key_file: From ``--key-file``; ``-`` is standard input.
+        environment: Where ``METALMARK_RUNNER_KEY``, ``METALMARK_RUNNER_KEY_FILE``, the names that begin with
+            ``BENCHER_`` instead, and ``CREDENTIALS_DIRECTORY`` are read.
+
+    Raises:
+        InputError: Two are given in the same way, or the one that counts cannot be read.
+        StableError: There is none.
+    """
+    if key and key_file is not None:
+        raise InputError("--key", _HIDDEN, "--key-file is given too", hint="give one of them")
+    if key:
+        exposed = "everybody on this machine can read what stands after --key; use --key-file"
+        return parse_runner_key(key, source="--key", exposed=exposed)
+    if key_file is not None:
+        return _read(key_file, source="--key-file")
+    for name in ("METALMARK_RUNNER_KEY", "BENCHER_RUNNER_KEY"):
+        text, path = environment.get(name), environment.get(f"{name}_FILE")
+        if text and path:
+            raise InputError(name, _HIDDEN, f"{name}_FILE is set too", hint="set one of them")
+        if text:
+            return parse_runner_key(text, source=name)
+        if path:
+            return _read(Path(path), source=f"{name}_FILE")
+    if folder := environment.get("CREDENTIALS_DIRECTORY"):
+        path_of_systemd = Path(folder) / RUNNER_CREDENTIAL_NAME
+        if path_of_systemd.exists():
+            return _read(path_of_systemd, source="systemd credential")
+    raise StableError(
+        "no runner's key is given",
+        why="the server opens a channel only to a runner that it knows",
+        hint="put the key into a file and name it with --key-file, or set METALMARK_RUNNER_KEY",
+    )
+
+
+def _read(path: Path, *, source: str) -> Credential:
+    exposed = ""
+    try:
+        if str(path) == "-":
+            text = sys.stdin.read(_LONGEST)
+        else:
+            with path.open("rb") as stream:
+                text = stream.read(_LONGEST).decode("ascii", errors="replace")
+                mode = os.fstat(stream.fileno()).st_mode
+            # What is no regular file, like the pipe of a shell's <(…), is gone with who made it.
+            if stat.S_ISREG(mode) and mode & 0o044:
+                exposed = f"other users can read {path}; take that from them with chmod 600"
+    except OSError as error:
+        raise InputError(source, str(path), error.strerror or "it cannot be read") from None
+    return parse_runner_key(text, source=f"{source} {path}", exposed=exposed)

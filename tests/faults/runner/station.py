@@ -1,0 +1,198 @@
+"""A runner whose one job is held in one phase, so that a fault hits it there and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from metalmark.testing.faulty_line import FaultyLine, Line
+from metalmark.testing.images import FakeImage, FakeLayer, tar_of
+from metalmark.testing.leftover_listing import Listing
+from metalmark.testing.rig import FINAL, Rig
+from metalmark.testing.runner_process import RunnerProcess
+
+HELD_TOOLS = {"rootfs": "mksquashfs", "spawn": "runc"}
+"""Phases that are held by a program that waits before it begins."""
+PHASES = ("pull", "rootfs", "spawn", "kernel", "exec", "collect", "sent")
+"""``sent`` is after the job: its end is on disk, and the server has not heard of it."""
+_TOOL = """#!/bin/sh
+while [ -e {hold} ]; do /bin/sleep 0.05; done
+exec {real} "$@"
+"""
+REACHED_S = 60.0
+
+
+@dataclass(kw_only=True)
+class Station:
+    """One phase of one sandbox: a runner, the line to its server, and a job."""
+
+    rig: Rig
+    phase: str
+    sandbox: str
+    runner: RunnerProcess
+    line: FaultyLine
+    spec: str
+    before: Listing
+    number: int = 0
+    job: str = ""
+    held: list[Path] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    @classmethod
+    def open(cls, rig: Rig, stack: ExitStack, *, phase: str, sandbox: str, kernels: Path) -> Station:
+        """Register and start the runner. Its line ends with the stack."""
+        name = f"{sandbox}-{phase}"
+        spec = rig.spec(name, sandbox)
+        line = stack.enter_context(FaultyLine(rig.server.port))
+        tools = rig.folder / f"{name}.bin"
+        tools.mkdir()
+        environment = {"PATH": f"{tools}:{os.environ['PATH']}"}
+        options = ["--allow-emulation", "--poll-timeout", "5"]
+        runner = rig.runner(name, spec, url=line.url, options=options, environment=environment, kernels=kernels)
+        for held, tool in HELD_TOOLS.items():
+            path = tools / tool
+            real = _which(tool)
+            path.write_text(_TOOL.format(hold=tools / f"hold-{held}", real=real))
+            path.chmod(0o755)
+        before = runner.leftovers()
+        runner.start()
+        return cls(rig=rig, phase=phase, sandbox=sandbox, runner=runner, line=line, spec=spec, before=before)
+
+    @property
+    def name(self) -> str:
+        """Of the phase and sandbox."""
+        return self.runner.home.name
+
+    def begin(self, *, retry: bool, exec_s: int) -> None:
+        """Submit a job that will stay in the phase; in the benchmark for so many seconds."""
+        self.number += 1
+        image = self.rig.image
+        if self.phase in ("pull", "rootfs"):
+            image = self._new_image()
+        if self.phase == "pull":
+            self.gate = threading.Event()
+            self.rig.registry.behaviour.on_blob = partial(_await, self.gate)
+        elif self.phase in HELD_TOOLS:
+            hold = self._tools / f"hold-{self.phase}"
+            hold.touch()
+            self.held.append(hold)
+        script = f"echo begun; sleep {exec_s}; echo done"
+        fields: dict[str, object] = {}
+        if self.phase == "collect":
+            script = "head -c 24000000 /dev/zero | tr '\\0' x > /work/big; echo begun; echo done"
+            fields["file_paths"] = ["/work/big"]
+        elif self.phase in ("sent", "spawn", "pull", "rootfs", "kernel"):
+            script = "echo begun; sleep 1; echo done"
+        self.job = self.rig.submit(self.spec, "sh", "-c", script, image=image, retry=retry, **fields)
+
+    def reach(self) -> None:
+        """Wait until the job is in the phase, or as near to it as can be seen."""
+        if self.phase == "sent":
+            self._wait_for_phase("exec")
+            self.line.become(Line.CUT)
+            deadline = time.monotonic() + REACHED_S
+            while not self.unsent():
+                assert time.monotonic() < deadline, self.runner.log()[-4000:]
+                time.sleep(0.02)
+            return
+        # A guest's boot is told as one phase.
+        self._wait_for_phase("spawn" if self.phase == "kernel" else self.phase)
+        if self.phase in ("exec", "kernel"):
+            time.sleep(0.3)
+
+    def is_there(self) -> bool:
+        """Whether the job is still in the benchmark."""
+        return bool(self.rig.job(self.job)["phase"] == "exec")
+
+    def begin_warm_up(self) -> None:
+        """Submit a job by which the image and its root file system come into the runner's cache."""
+        self.job = self.rig.submit(self.spec, "true")
+
+    def _wait_for_phase(self, phase: str) -> None:
+        deadline = time.monotonic() + REACHED_S
+        while True:
+            found = self.rig.job(self.job)
+            self.runner.note_boxes()
+            if found["phase"] == phase or (phase == "collect" and found["status"] in FINAL):
+                return
+            assert time.monotonic() < deadline, f"{self.name} {found}\n{self.runner.log()[-4000:]}"
+            time.sleep(0.02)
+
+    def release(self) -> None:
+        """Hold the job no longer."""
+        for hold in self.held:
+            hold.unlink(missing_ok=True)
+        self.held.clear()
+        if self.phase == "pull":
+            self.rig.registry.behaviour.on_blob = None
+            self.gate.set()
+        self.line.become(Line.WORKS)
+
+    def end(self) -> dict[str, Any]:
+        """Wait for the job's end and return it."""
+        if self.phase == "sent":
+            # Its lease may have run out meanwhile; the result counts all the same.
+            return self.rig.wait_for(self.job, "processed", seconds=90)
+        return self.rig.wait_for(self.job, seconds=90)
+
+    def unsent(self) -> list[Path]:
+        """Ends that are on disk."""
+        return list(self.runner.home.glob("state/runner/results/*/*.end"))
+
+    def left_behind(self, *, within_s: float = 5.0) -> dict[str, list[str]]:
+        """What is on the host of this station's boxes beside the runner itself, once that is nothing or time is up."""
+        deadline = time.monotonic() + within_s
+        while True:
+            found = self.runner.leftovers() - self.before
+            processes = [line for line in found.pop("processes", []) if " runner up " not in line]
+            if processes:
+                found["processes"] = processes
+            if not found or time.monotonic() > deadline:
+                return found
+            time.sleep(0.05)
+
+    def sandbox_processes(self) -> list[int]:
+        """Process ids of all that the runner started and that is there, parents first."""
+        parents = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            parents[int(folder.name)] = int(text.rpartition(")")[2].split()[1])
+        found = [self.runner.pid]
+        for pid in found:
+            found += sorted(child for child, parent in parents.items() if parent == pid)
+        return found[1:]
+
+    @property
+    def _tools(self) -> Path:
+        return self.runner.home.with_name(f"{self.runner.home.name}.bin")
+
+    def _new_image(self) -> str:
+        """Push an image that nobody has pulled or built."""
+        word = f"{self.name} {self.number} {time.time_ns()}".encode()
+        image = FakeImage(
+            layers=[*self.rig.busybox.layers, FakeLayer.plain(tar_of({"word": word}))],
+            config=self.rig.busybox.config,
+            architecture=self.rig.busybox.architecture,
+        )
+        digest = self.rig.registry.push(image, tag=f"{self.name}-{self.number}")
+        return f"{self.rig.image.partition('@')[0]}@{digest}"
+
+
+def _await(gate: threading.Event) -> None:
+    gate.wait(60)
+
+
+def _which(tool: str) -> str:
+    found = shutil.which(tool)
+    assert found is not None, f"{tool} is not installed"
+    return found
