@@ -141,6 +141,18 @@ async def test_slots_are_filled_and_no_more(racked: Rack, tmp_path: Path) -> Non
     assert len(work.hands.executed) == 5
 
 
+async def test_heartbeats_keep_the_lease(racked: Rack, tmp_path: Path) -> None:
+    spec = racked.own_spec()
+    async with at_work(racked.server.url, racked.runner(spec=spec), tmp_path) as work:
+        job = racked.submit(spec)
+        (script,) = await work.hands.started()
+        # Longer than the lease.
+        await anyio.sleep(4)
+        assert (racked.status(job), script.job.canceled_because) == ("claimed", None)
+        script.complete()
+        await work.hands.until(lambda: racked.status(job) == "processed")
+
+
 async def test_cancel_arrives_at_once(racked: Rack, tmp_path: Path) -> None:
     spec = racked.own_spec()
     async with at_work(racked.server.url, racked.runner(spec=spec), tmp_path) as work:
@@ -292,6 +304,17 @@ async def test_server_restarts_in_mid_job(tmp_path: Path) -> None:
             assert (second.job(job).retries, work.hands.executed) == (0, [UUID(job)])
         finally:
             await in_thread(again.__exit__, None, None, None)
+
+
+async def test_server_that_has_had_enough_connections_is_waited_for(tmp_path: Path) -> None:
+    limited: dict[str, Any] = {"limits": {"runner_connections": 1}}
+    with rack(tmp_path / "server", f"sqlite:///{tmp_path}/server.db", **limited) as small:
+        with line_of(small) as line:
+            async with at_work(line.url, small.runner(), tmp_path / "spool") as work:
+                await work.hands.until(lambda: "confirmed" in work.observer.events)
+                line.reset()
+                await work.hands.until(lambda: len(work.observer.events) >= 4)
+                assert work.observer.events[-1].endswith("answered 429")
 
 
 async def test_wrong_key_is_an_error_that_says_so(racked: Rack, tmp_path: Path) -> None:
