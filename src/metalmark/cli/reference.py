@@ -57,8 +57,9 @@ def command_reference() -> str:
         own, heading, connection = help_text(words).partition(_CONNECTION)
         if heading:
             # These flags are the same for every command that has them.
-            sections[1] = f"{_CONNECTION_PREFACE}\n```text\n{connection.rstrip()}\n```\n"
-            own += "\nConnection: see above.\n"
+            flags, _, epilog = connection.partition("\n\n")
+            sections[1] = f"{_CONNECTION_PREFACE}\n```text\n{flags.rstrip()}\n```\n"
+            own += "\nConnection: see above.\n" + (f"\n{epilog}" if epilog.strip() else "")
         sections.append(f"## {title}\n\n```text\n{own.rstrip()}\n```\n")
     return "\n".join(sections)
 

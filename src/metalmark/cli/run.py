@@ -32,9 +32,10 @@ _AFTER_DASHES = "metalmark.after_dashes"
 _LISTS = frozenset(("--entrypoint",))
 _EPILOG = (
     "Exit code: the benchmark's own; 124 time-out, 125 a fault that is not the benchmark's, 126 not executable, 127 "
-    "not found, 128+N ended by signal N or canceled, 2 wrong usage. Standard output carries the benchmark's (or, with "
-    "--json, one JSON object); everything else goes to standard error. An interrupt on a terminal asks whether to "
-    "cancel the job or to leave it alone; elsewhere it cancels the job, and a second one ends the command at once."
+    "not found, 128+N ended by signal N or canceled, 2 wrong usage. Standard output carries the benchmark's, or with "
+    "--json one object of report, job and exit_code (with --detach the report); all else goes to standard error. An "
+    "interrupt on a terminal asks whether to cancel the job or to leave it alone; elsewhere it cancels the job, and a "
+    "second one ends the command at once."
 )
 
 

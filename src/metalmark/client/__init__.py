@@ -38,6 +38,7 @@ from metalmark.client.settings import (
     proxies_of,
     read_configuration,
 )
+from metalmark.client.update_download import download_update
 
 __all__ = [
     "CONFIGURATION_NAME",
@@ -64,6 +65,7 @@ __all__ = [
     "ServerVersion",
     "Trust",
     "credential_needed",
+    "download_update",
     "find_address",
     "find_credential",
     "find_runner_key",

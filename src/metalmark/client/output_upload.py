@@ -12,6 +12,8 @@ from metalmark.system import in_thread
 
 PIECE_BYTES = 8 * 1024 * 1024
 """What is sent with one request, and so is in memory at a time."""
+SMALL_PIECE_BYTES = 512 * 1024
+"""The same behind a proxy that takes no more; a megabyte is a common bound of theirs."""
 _BEGUN_ANEW_MAX = 3
 
 
@@ -50,6 +52,9 @@ async def upload_output(session: ServerSession, runner: str, output: OutputFile)
             if not complete and offset <= before:
                 raise ProtocolError(f"an upload of {output.size_bytes} bytes does not get past byte {offset}")
         except RequestRefused as error:
+            if error.status == 413 and upload.piece_bytes > SMALL_PIECE_BYTES:
+                upload.piece_bytes = SMALL_PIECE_BYTES
+                continue
             # Another connection of this runner may have sent meanwhile, or the bytes did not add up to the checksum.
             begun_anew += 1
             if error.status not in (400, 409):
@@ -61,6 +66,7 @@ async def upload_output(session: ServerSession, runner: str, output: OutputFile)
 
 class _Upload:
     def __init__(self, session: ServerSession, runner: str, output: OutputFile) -> None:
+        self.piece_bytes = PIECE_BYTES
         self._session = session
         self._path = ("runners", runner, "jobs", str(output.job), "output")
         self._output = output
@@ -76,7 +82,7 @@ class _Upload:
 
     async def send(self, offset: int) -> tuple[int, bool]:
         """Send the piece at an offset; return how many bytes the server has then, and whether that is the whole."""
-        piece = await in_thread(_read, self._output.path, offset)
+        piece = await in_thread(_read, self._output.path, offset, self.piece_bytes)
         if not piece:
             raise ProtocolError(f"{self._output.path} has no byte {offset}, which the server asks for")
         query = {**self._query, "offset": offset}
@@ -91,7 +97,7 @@ class _Upload:
         return offset, complete
 
 
-def _read(path: Path, offset: int) -> bytes:
+def _read(path: Path, offset: int, size: int) -> bytes:
     with path.open("rb") as stream:
         stream.seek(offset)
-        return stream.read(PIECE_BYTES)
+        return stream.read(size)

@@ -14,7 +14,7 @@ import structlog
 
 import metalmark
 from metalmark.client import ConnectionSettings
-from metalmark.host import read_memory, read_topology
+from metalmark.host import format_cpu_list, read_memory, read_topology, split
 from metalmark.model import OutputLimits, SandboxName
 from metalmark.oci import ImageCache
 from metalmark.runner.assigned_job import JobExecutor, JobSurroundings, registry_access
@@ -119,23 +119,7 @@ async def run_daemon(
         for name, why in machine.why_not.items():
             _log.info("sandbox not used", sandbox=str(name), why=why)
         jobs = JobsInHand(spool, slots=settings.slots, left=await in_thread(spool.read_back))
-
-        @contextmanager
-        def images(assignment: Assignment) -> Iterator[Images]:
-            # Each job its own: one that lived as long as the daemon would keep every image that was ever run.
-            with ImageCache(places.cache) as cache:
-                yield CachedImages(cache, registry_access(assignment, environment))
-
-        surroundings = JobSurroundings(
-            capabilities=machine.capabilities,
-            images=images,
-            sandboxes=machine,
-            folders=places,
-            spool=scratch,
-            topology=read_topology(),
-            output_limits=settings.output_limits,
-            grace_s=settings.grace_s,
-        )
+        surroundings = _surroundings(settings, machine, places, scratch, environment)
         link = Link(
             settings=settings.connection,
             identity=_identity(settings, machine, updates),
@@ -152,6 +136,33 @@ async def run_daemon(
             link,
             _Outside(environment=environment, stop=stop, updates=updates, observer=observer),
         )
+
+
+def _surroundings(
+    settings: DaemonSettings, machine: ProvedMachine, places: Folders, scratch: Path, environment: Mapping[str, str]
+) -> JobSurroundings:
+    # Read once: while a job runs, this process is bound to fewer CPUs than there are.
+    topology = read_topology()
+    if settings.slots > len(split(topology).benchmark):
+        cpus = format_cpu_list(split(topology).benchmark)
+        _log.warning("more slots than CPUs for benchmarks: jobs wait for each other", cpus=cpus)
+
+    @contextmanager
+    def images(assignment: Assignment) -> Iterator[Images]:
+        # Each job its own: one that lived as long as the daemon would keep every image that was ever run.
+        with ImageCache(places.cache) as cache:
+            yield CachedImages(cache, registry_access(assignment, environment))
+
+    return JobSurroundings(
+        capabilities=machine.capabilities,
+        images=images,
+        sandboxes=machine,
+        folders=places,
+        spool=scratch,
+        topology=topology,
+        output_limits=settings.output_limits,
+        grace_s=settings.grace_s,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

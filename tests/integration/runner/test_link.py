@@ -6,6 +6,7 @@ import base64
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -139,6 +140,18 @@ async def test_slots_are_filled_and_no_more(racked: Rack, tmp_path: Path) -> Non
         await work.hands.until(lambda: not work.hands.jobs.holding())
     assert {racked.status(job) for job in jobs} == {"processed"}
     assert len(work.hands.executed) == 5
+
+
+async def test_heartbeats_keep_the_lease(racked: Rack, tmp_path: Path) -> None:
+    spec = racked.own_spec()
+    async with at_work(racked.server.url, racked.runner(spec=spec), tmp_path) as work:
+        job = racked.submit(spec)
+        (script,) = await work.hands.started()
+        # Longer than the lease.
+        await anyio.sleep(4)
+        assert (racked.status(job), script.job.canceled_because) == ("claimed", None)
+        script.complete()
+        await work.hands.until(lambda: racked.status(job) == "processed")
 
 
 async def test_cancel_arrives_at_once(racked: Rack, tmp_path: Path) -> None:
@@ -294,6 +307,17 @@ async def test_server_restarts_in_mid_job(tmp_path: Path) -> None:
             await in_thread(again.__exit__, None, None, None)
 
 
+async def test_server_that_has_had_enough_connections_is_waited_for(tmp_path: Path) -> None:
+    limited: dict[str, Any] = {"limits": {"runner_connections": 1}}
+    with rack(tmp_path / "server", f"sqlite:///{tmp_path}/server.db", **limited) as small:
+        with line_of(small) as line:
+            async with at_work(line.url, small.runner(), tmp_path / "spool") as work:
+                await work.hands.until(lambda: "confirmed" in work.observer.events)
+                line.reset()
+                await work.hands.until(lambda: len(work.observer.events) >= 4)
+                assert work.observer.events[-1].endswith("answered 429")
+
+
 async def test_wrong_key_is_an_error_that_says_so(racked: Rack, tmp_path: Path) -> None:
     runner = PublicRunner(racked.server.url, uuid4(), "bencher_runner_" + "0" * 30)
     with pytest.raises(ExceptionGroup) as caught:
@@ -321,3 +345,45 @@ async def test_second_process_of_a_runner_takes_over(racked: Rack, tmp_path: Pat
                 script.complete()
             await second.hands.until(lambda: racked.status(job) == "processed")
             assert len(first.hands.executed) + len(second.hands.executed) == 1
+
+
+@pytest.fixture
+def pair(postgresql: Cluster, tmp_path: Path) -> Iterator[tuple[Rack, Rack]]:
+    """Two servers on one database."""
+    storage = str(tmp_path / "blobs")
+    settings: dict[str, Any] = {"jobs": {"heartbeat_timeout_s": 20}}
+    with (
+        postgresql.database() as database,
+        rack(tmp_path / "one", database, storage=storage, **settings) as one,
+        running_server(tmp_path / "two", database=database, storage=storage, settings=settings, has_users=True) as two,
+    ):
+        yield one, Rack(replace(two, admin_key=one.server.admin_key), one.floor, one.spec)
+
+
+async def test_job_moves_with_its_runner_from_one_server_to_the_other(pair: tuple[Rack, Rack], tmp_path: Path) -> None:
+    one, other = pair
+    spec = one.own_spec()
+    with line_of(one) as line:
+        async with at_work(line.url, one.runner(spec=spec), tmp_path / "spool") as work:
+            first, second = (one.submit(spec) for _ in range(2))
+            (script,) = await work.hands.started()
+            script.begin()
+            script.say("one ")
+            await work.hands.until(lambda: live_output(other, first) == b"one ")
+            # What a balancer does when a server goes: the next connection is to the other.
+            line._server_port = int(other.server.url.rpartition(":")[2])
+            line.reset()
+            script.say("two")
+            await work.hands.until(lambda: live_output(one, first) == b"one two")
+            script.complete(stdout="{}", stderr="x" * 2_000_000)
+            await work.hands.started(2)
+            # The results were on their way before the next benchmark began.
+            assert one.status(first) == "processed"
+            assert len(one.output(first)["results"][0]["stderr"]) == 2_000_000
+            begun = time.monotonic()
+            one.move(second, JobEvent.CANCEL)
+            await work.hands.until(lambda: work.hands.scripts[UUID(second)].job.canceled_because)
+            assert time.monotonic() - begun < 1
+            await work.hands.until(lambda: not work.hands.jobs.holding())
+            assert (other.status(first), other.status(second)) == ("processed", "canceled")
+            assert work.hands.executed == [UUID(first), UUID(second)]

@@ -57,6 +57,7 @@ class Shelf:
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_upload, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(output_upload, "SMALL_PIECE_BYTES", 300)
 
 
 async def upload(shelf: Shelf, folder: Path, *, document: bytes = DOCUMENT) -> None:
@@ -120,6 +121,18 @@ async def test_bytes_that_do_not_add_up_come_to_an_end(tmp_path: Path) -> None:
         await upload(shelf, tmp_path, document=DOCUMENT[:-1] + b"!")
     with pytest.raises(ProtocolError, match="has no byte"):
         await upload(Shelf(), tmp_path, document=DOCUMENT[:500])
+
+
+async def test_proxy_that_takes_less_gets_less(tmp_path: Path) -> None:
+    shelf = Shelf()
+    shelf.faults = [None, httpx.Response(413, text="<html>")]
+    await upload(shelf, tmp_path)
+    assert shelf.taken == DOCUMENT
+    assert max(len(request.content) for request in shelf.requests[2:]) == 300
+    shelf = Shelf()
+    shelf.faults = [None, httpx.Response(413), httpx.Response(413)]
+    with pytest.raises(RequestRefused):
+        await upload(shelf, tmp_path)
 
 
 @pytest.mark.parametrize("status", [401, 404, 409, 413])

@@ -303,6 +303,25 @@ async def test_large_results_are_uploaded_first_and_again_when_they_are_gone(tmp
         assert job.ends == ["processed"]
 
 
+async def test_next_job_waits_for_an_upload(tmp_path: Path) -> None:
+    arrived = anyio.Event()
+
+    async def upload(end: SpooledEnd) -> None:
+        await arrived.wait()
+
+    async with at_work(tmp_path, slots=2) as work:
+        work.upload = upload
+        work.server.submit()
+        (script,) = await work.hands.started()
+        script.complete(stdout="x" * 1_100_000)
+        await work.hands.until(lambda: work.said(Wanting)[-1].slots == 0)
+        second = work.server.submit()
+        await anyio.sleep(0.05)
+        assert second.status == "pending"
+        arrived.set()
+        await work.hands.started(2)
+
+
 @pytest.mark.parametrize(("reason", "ends"), [("", []), ("too large for the server", ["failed"])])
 async def test_upload_that_cannot_succeed(tmp_path: Path, reason: str, ends: list[str]) -> None:
     async def upload(end: SpooledEnd) -> None:
