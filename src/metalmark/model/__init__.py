@@ -182,7 +182,6 @@ __all__ = [
     "JOB_FILE_MAX_BYTES",
     "KEY_RANDOM_LENGTH",
     "KIB",
-    "LONGEST_JOB_S",
     "MAX_JOB_ITERATIONS",
     "MIB",
     "PRIORITY_MAX",
