@@ -46,8 +46,9 @@ def once(warm: WarmRunner, phase: str) -> tuple[str, float]:
         script = "head -c 20000000 /dev/zero > /work/big; echo begun"
         fields["file_paths"] = ["/work/big"]
     job = rig.submit(warm.spec, "sh", "-c", script, **fields)
-    wanted = "spawn" if phase == "boot" else phase
-    while (found := rig.job(job))["phase"] != wanted and found["status"] in ("pending", "claimed", "running"):
+    # A phase may be over before it is seen; then the job is canceled in the next one.
+    wanted = {"boot": ("spawn", "exec", "collect"), "exec": ("exec",), "collect": ("collect",)}[phase]
+    while (found := rig.job(job))["phase"] not in wanted and found["status"] in ("pending", "claimed", "running"):
         time.sleep(0.002)
     if phase != "collect":
         time.sleep(random.uniform(0.0, {"boot": 0.05 if warm.sandbox == "container" else 2.0, "exec": 1.0}[phase]))

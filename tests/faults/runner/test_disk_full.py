@@ -22,7 +22,7 @@ MUCH = ("sh", "-c", "yes 0123456789abcdef | head -c 2000000; echo; echo the last
 def rig(tmp_path: Path) -> Iterator[Rig]:
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts and cgroups")
-    with standing_rig(tmp_path, jobs={"heartbeat_timeout_s": 8}) as made:
+    with standing_rig(tmp_path, jobs={"heartbeat_timeout_s": 30}) as made:
         yield made
 
 
