@@ -109,9 +109,12 @@ class UpdateArtifact:
 
 def _checked(content: IO[bytes], wheel: UpdateWheel) -> Iterator[bytes]:
     digest = hashlib.sha256()
-    while piece := content.read(_PIECE_BYTES):
-        digest.update(piece)
-        yield piece
+    try:
+        while piece := content.read(_PIECE_BYTES):
+            digest.update(piece)
+            yield piece
+    except tarfile.TarError as error:
+        raise _no_artifact(f"{wheel.file} is cut off ({type(error).__name__})") from None
     if digest.hexdigest() != wheel.sha256:
         raise _no_artifact(f"{wheel.file} has another checksum")
 

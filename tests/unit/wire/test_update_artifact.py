@@ -111,3 +111,9 @@ def test_whatever_is_damaged_is_an_error_of_ours(cut: int, junk: bytes) -> None:
     except ProtocolError:
         return
     assert found[1] == CONTENTS
+
+
+@given(length=st.integers(min_value=0, max_value=len(artifact()) - 10240))
+def test_whatever_is_cut_off_is_an_error_of_ours(length: int) -> None:
+    with pytest.raises(ProtocolError):
+        read(artifact()[:length])
