@@ -43,3 +43,6 @@ class RegistryAccess:
     patience: Patience = field(default_factory=Patience)
     parallel: int = 4
     """Layers that are fetched at the same time."""
+    cached_for_all: bool = True
+    """Whether an image that is asked for by digest and is in the cache may be had without asking the registry. False:
+    only if it was pulled under the same reference before, so that nobody has an image for knowing its digest."""

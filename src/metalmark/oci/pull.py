@@ -39,7 +39,8 @@ async def pull(
 ) -> ResolvedImage:
     """Resolve an image for a platform and bring what is missing of it into the cache.
 
-    An image that is asked for by digest and is complete in the cache is found there without asking anybody.
+    An image that is asked for by digest and is complete in the cache is found there without asking anybody, unless
+    ``access`` says otherwise.
 
     Args:
         source: Where the image is.
@@ -54,11 +55,11 @@ async def pull(
         RegistryUnavailable: It could not be reached, also after retries.
         NoSpace: The cache's file system is full; nothing half-written stays.
     """
+    access = access or RegistryAccess()
     if source.kind is SourceKind.REGISTRY and (digest := Reference.parse(source.location).digest) is not None:
         record = await in_thread(cache.find, digest, platform)
-        if record is not None:
+        if record is not None and (access.cached_for_all or str(source) in record.references):
             return record.resolved(str(source), cache.blobs, cached=True)
-    access = access or RegistryAccess()
     async with open_origin(source, access, cache.images) as origin:
         parallel = access.parallel if source.kind is SourceKind.REGISTRY else _LOCAL_PARALLEL
         return await _Pull(

@@ -230,6 +230,8 @@ def registry_access(assignment: Assignment, environment: Mapping[str, str]) -> R
         token=assignment.token if own else "",
         environment=kept,
         plain_http=urlsplit(str(assignment.config.registry)).scheme == "http",
+        # What another project pulled is in the cache too.
+        cached_for_all=False,
     )
 
 

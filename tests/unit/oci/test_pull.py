@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from metalmark.model import Digest, DigestMismatch, Progress, UnsupportedImage
-from metalmark.oci import Compression, ImageCache, ResolvedImage
+from metalmark.model import Digest, DigestMismatch, Platform, Progress, RegistryUnavailable, UnsupportedImage
+from metalmark.oci import Compression, ImageCache, Patience, RegistryAccess, ResolvedImage
 from metalmark.testing.images import FakeImage, FakeLayer, tar_of, write_layout
 
 pytestmark = pytest.mark.anyio
@@ -96,6 +97,25 @@ async def test_many_images_under_one_digest_reference_need_no_origin(
     found = await take(f"registry.invalid/app@{image.manifest}")
     assert found.cached
     assert found.reference == f"docker://registry.invalid/app@{image.manifest}"
+
+
+async def test_a_digest_alone_opens_no_image_that_was_pulled_under_another_name(
+    take: Take, cache: ImageCache, tmp_path: Path, base: FakeLayer
+) -> None:
+    image = FakeImage(layers=[base])
+    layout = write_layout(tmp_path / "l", image)
+    await take(layout)
+    access = RegistryAccess(cached_for_all=False, patience=Patience(attempts=1))
+    mine, theirs = (f"registry.invalid/{name}@{image.manifest}" for name in ("mine", "theirs"))
+    with pytest.raises(RegistryUnavailable):
+        await take(mine, access=access)
+    platform = Platform("linux", "amd64")
+    record = cache.find(image.manifest, platform)
+    assert record is not None
+    cache.remember(replace(record, references=(f"docker://{mine}",)), (image.manifest,), platform)
+    assert (await take(mine, access=access)).cached
+    with pytest.raises(RegistryUnavailable):
+        await take(theirs, access=access)
 
 
 async def test_no_image_record_survives_a_lost_blob(take: Take, tmp_path: Path, base: FakeLayer) -> None:

@@ -306,7 +306,7 @@ def test_no_plan_is_made_of_billions_of_iterations() -> None:
 def test_registry_gets_the_jobs_token_and_nothing_of_this_machine() -> None:
     environment = {"HOME": "/root", "DOCKER_CONFIG": "/x", "https_proxy": "http://p", "SSL_CERT_FILE": "/ca"}
     access = registry_access(assignment(), environment)
-    assert (access.token, access.plain_http) == ("secret", True)
+    assert (access.token, access.plain_http, access.cached_for_all) == ("secret", True, False)
     assert access.environment == {"https_proxy": "http://p", "SSL_CERT_FILE": "/ca"}
     assert "secret" not in repr(access)
 
