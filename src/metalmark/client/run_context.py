@@ -17,6 +17,8 @@ _GIT_S = 10.0
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _FINGERPRINT_LENGTH = 13
 _SYSTEMS = {"Darwin": "macOS"}
+_GIT_ENVIRONMENT = {"GIT_ALLOW_PROTOCOL": "", "GIT_TERMINAL_PROMPT": "0"}
+"""Git fetches nothing: it would ask for objects that are missing with commands that the repository's own file names."""
 _BRANCH_VARIABLES = (
     "GITHUB_HEAD_REF",
     "GITHUB_REF_NAME",
@@ -39,7 +41,7 @@ async def read_run_context(
     found = {f"{CONTEXT_KEYS}/testbed/os": _SYSTEMS.get(platform.system(), platform.system())}
     if fingerprint := await in_thread(_fingerprint, Path("/etc/machine-id")):
         found[f"{CONTEXT_KEYS}/testbed/fingerprint"] = fingerprint
-    repository = await _repository(folder, warn)
+    repository = await _repository(folder, {**environment, **_GIT_ENVIRONMENT}, warn)
     branch = repository.pop("/branch/ref/name", "") or next(
         (environment[name] for name in _BRANCH_VARIABLES if environment.get(name)), ""
     )
@@ -48,22 +50,25 @@ async def read_run_context(
     return found | {f"{CONTEXT_KEYS}{path}": value for path, value in repository.items() if value}
 
 
-async def _repository(folder: Path, warn: Callable[[str], None]) -> dict[str, str]:
-    top = await _git(folder, "rev-parse", "--show-toplevel")
+async def _repository(folder: Path, environment: Mapping[str, str], warn: Callable[[str], None]) -> dict[str, str]:
+    async def ask(*words: str) -> str:
+        return await _git(folder, environment, *words)
+
+    top = await ask("rev-parse", "--show-toplevel")
     if not top:
         found = await in_thread(_marked, folder)
         if found is not None:
             # Above all a repository of another user, as containers of a CI have it.
             warn(f"git does not read {found}, so the run tells neither branch nor commit; see `git -C {found} status`")
         return {}
-    reference = await _git(folder, "symbolic-ref", "--quiet", "HEAD")
-    roots = await _git(folder, "rev-list", "--max-parents=0", "--first-parent", "HEAD")
+    reference = await ask("symbolic-ref", "--quiet", "HEAD")
+    roots = await ask("rev-list", "--max-parents=0", "--first-parent", "HEAD")
     return {
         "/repo/name": Path(top).name or "root",
         "/repo/hash": roots.splitlines()[-1] if roots else "",
         "/branch/ref": reference,
         "/branch/ref/name": reference.removeprefix("refs/heads/"),
-        "/branch/hash": await _git(folder, "rev-parse", "--verify", "--quiet", "HEAD^{commit}"),
+        "/branch/hash": await ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}"),
     }
 
 
@@ -71,10 +76,10 @@ def _marked(folder: Path) -> Path | None:
     return next((place for place in (folder, *folder.parents) if (place / ".git").exists()), None)
 
 
-async def _git(folder: Path, *words: str) -> str:
+async def _git(folder: Path, environment: Mapping[str, str], *words: str) -> str:
     """Return what git says; empty when it says nothing, is not there, or takes too long."""
     try:
-        done = await run([find_tool("git"), "-C", str(folder), *words], timeout_s=_GIT_S)
+        done = await run([find_tool("git"), "-C", str(folder), *words], timeout_s=_GIT_S, env=environment)
     except MetalmarkError:
         return ""
     return done.stdout.decode("utf-8", errors="replace").strip() if done.returncode == 0 else ""

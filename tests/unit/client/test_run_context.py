@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +19,9 @@ def git(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What git answers, by its sub-command; it fails where there is nothing."""
     said: dict[str, str] = {}
 
-    async def run(argv: list[str], *, timeout_s: float) -> Completed:
+    async def run(argv: list[str], *, timeout_s: float, env: Mapping[str, str]) -> Completed:
         del timeout_s
+        assert env["GIT_ALLOW_PROTOCOL"] == ""
         words = " ".join(argv[3:])
         found = next((text for start, text in said.items() if words.startswith(start)), None)
         code = 0 if found is not None else 128
