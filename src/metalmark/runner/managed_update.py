@@ -20,8 +20,8 @@ import anyio
 import structlog
 
 from metalmark.client import ConnectionSettings, download_update
-from metalmark.model import MetalmarkError
-from metalmark.runner.installation import Installation, InstalledVersion, Trial
+from metalmark.model import MetalmarkError, StableError
+from metalmark.runner.installation import WORK_PREFIX, Installation, InstalledVersion, Trial
 from metalmark.runner.self_update import Hands, NoUpdates, Restart, UpdateOffer, Updates
 from metalmark.runner.version_folder import install_artifact
 from metalmark.system import Clock, SystemClock, in_thread, published
@@ -183,12 +183,19 @@ class ManagedUpdates(Updates):
 
     async def _install(self, offer: UpdateOffer) -> InstalledVersion:
         installation, current = self._installation, self._current
-        await in_thread(installation.discard_all_but, current.name)
-        with tempfile.TemporaryDirectory(prefix="metalmark-fetch-", dir=installation.root) as place:
-            artifact = Path(place) / "artifact.tar"
-            await self._fetch(offer, artifact)
-            version = await install_artifact(installation, artifact, checksum=offer.checksum, arguments=self._arguments)
-        await in_thread(installation.begin_trial, Trial(before=current.name, name=version.name))
+        with installation.alone():
+            if await in_thread(installation.current) != current:
+                raise StableError(
+                    "another version was installed beside this one", why="this process was not started again since"
+                )
+            await in_thread(installation.discard_all_but, current.name)
+            with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=installation.root) as place:
+                artifact = Path(place) / "artifact.tar"
+                await self._fetch(offer, artifact)
+                version = await install_artifact(
+                    installation, artifact, checksum=offer.checksum, arguments=self._arguments
+                )
+            await in_thread(installation.begin_trial, Trial(before=current.name, name=version.name))
         return version
 
     async def _failed(self, checksum: str | None) -> None:

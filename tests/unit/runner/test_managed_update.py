@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -178,6 +179,23 @@ async def test_a_failure_lets_jobs_come_again_and_is_repeated_later_and_later(sc
         assert len(scene.fetched) == 3
         tasks.cancel_scope.cancel()
     assert not scene.installation.trial()
+
+
+@pytest.mark.parametrize("meanwhile", ["being installed", "installed"])
+async def test_what_an_administrator_installs_meanwhile_is_left_alone(scene: Scene, meanwhile: str) -> None:
+    scene.jobs.over.set()
+    updates = scene.updates()
+    if meanwhile == "installed":
+        scene.installation.switch(TWO.name)
+    with scene.installation.alone() if meanwhile == "being installed" else nullcontext():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(updates.run, scene.jobs)
+            updates.offered("9", URL, "c" * 64)
+            await settle()
+            tasks.cancel_scope.cancel()
+    assert scene.jobs.log == ["stop", "empty", "resume"]
+    assert scene.fetched == []
+    assert scene.installation.versions() == [ONE, TWO]
 
 
 async def test_another_artifact_is_tried_at_once(scene: Scene) -> None:
