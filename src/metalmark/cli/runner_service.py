@@ -81,6 +81,10 @@ def install_service(  # noqa: PLR0917  # each is a flag
     name = runner or os.environ.get("METALMARK_RUNNER") or os.environ.get("BENCHER_RUNNER")
     if not name:
         raise InputError("--runner", "", "it names the runner at the server", hint="metalmark runner create")
+    if any(word.partition("=")[0] == "--key" for word in options or ()):
+        raise InputError(
+            "--key", "***", "everybody on this machine can read the unit", hint="put the key into a file: --key-file"
+        )
     places = folders({}, uid=0)
     unit = ServiceUnit(
         root=root.absolute(),
@@ -145,7 +149,7 @@ def _parse(words: Sequence[str]) -> None:
         context = typer.Context(command, info_name=name)
         found = command.get_command(context, rest[0]) if rest else None
         if found is None:
-            raise StableError(f"there is no command {' '.join(words)!r}")
+            raise StableError(f"there is no command {' '.join((name, *rest[:1]))!r}")
         command, name, rest = found, rest[0], rest[1:]
     try:
         command.make_context(name, rest).close()
@@ -154,7 +158,8 @@ def _parse(words: Sequence[str]) -> None:
         text = getattr(error, "format_message", None)
         if text is None:
             raise
-        raise InputError("options of runner up", " ".join(words), text(), hint="metalmark runner up --help") from None
+        # The command line is not repeated: it may hold a key, and this goes into logs.
+        raise InputError("options of runner up", "***", text(), hint="metalmark runner up --help") from None
 
 
 def _tell(line: str) -> None:

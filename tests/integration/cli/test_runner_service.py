@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from metalmark.cli.runner import app
 from metalmark.model import InputError, MetalmarkError, NoPermission, StableError
 
+KEY = f"bencher_runner_{'k' * 30}"
+
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +64,19 @@ def test_what_the_service_could_not_start_with_is_told_now(words: tuple[str, ...
     with pytest.raises(InputError) as caught:
         run("install-service", *words, "--print")
     assert about in str(caught.value)
+
+
+@pytest.mark.parametrize("words", [("--key", KEY), (f"--key={KEY}",), ("--", "--key", KEY)])
+def test_a_key_never_gets_into_the_unit(words: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="--key") as caught:
+        run("install-service", "--runner", "rack-1", "--print", *words)
+    assert KEY not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_command_line_that_is_not_understood_is_told_without_its_key() -> None:
+    with pytest.raises(InputError, match="frobnicate") as caught:
+        run("smoke-test", "--", "runner", "up", "--runner", "rack-1", "--key", KEY, "--frobnicate")
+    assert KEY not in str(caught.value)
 
 
 def test_a_machine_without_systemd_is_left_alone(tmp_path: Path) -> None:
