@@ -70,6 +70,21 @@ class JobLog:
             self.status = str(found.get("status"))
         return event.kind == "end"
 
+    def show(self, name: str, content: bytes) -> None:
+        """Show what the job printed.
+
+        Args:
+            name: Of the stream that it was printed to: ``stdout`` or ``stderr``.
+            content: It, or a piece of it.
+        """
+        stream = sys.stderr if name == "stderr" else self._stdout or sys.stdout
+        if stream.isatty():
+            decoder = self._decoders.setdefault(name, codecs.getincrementaldecoder("utf-8")(errors="replace"))
+            content = _shown(decoder.decode(content)).encode(stream.encoding or "utf-8", errors="replace")
+        write_bytes(stream, content)
+        if content and stream.isatty():
+            self._within_line = not content.endswith(b"\n")
+
     def close(self) -> None:
         """End a line that the job left unfinished on a terminal."""
         if self._within_line:
@@ -97,14 +112,7 @@ class JobLog:
         if isinstance(iteration, int) and iteration != self._iteration:
             self._iteration = iteration
             self._say(f"iteration {iteration}")
-        name = "stderr" if found.get("stream") == "stderr" else "stdout"
-        stream = sys.stderr if name == "stderr" else self._stdout or sys.stdout
-        if stream.isatty():
-            decoder = self._decoders.setdefault(name, codecs.getincrementaldecoder("utf-8")(errors="replace"))
-            content = _shown(decoder.decode(content)).encode(stream.encoding or "utf-8", errors="replace")
-        write_bytes(stream, content)
-        if content and stream.isatty():
-            self._within_line = not content.endswith(b"\n")
+        self.show("stderr" if found.get("stream") == "stderr" else "stdout", content)
 
 
 def _content(found: dict[str, object]) -> bytes:

@@ -17,7 +17,7 @@ import anyio
 from metalmark.cli.errors import tell
 from metalmark.cli.job_logs import JobLog
 from metalmark.cli.remote import say, warn
-from metalmark.cli.view import write_bytes, write_out
+from metalmark.cli.view import write_out
 from metalmark.model import (
     EXIT_SIGNAL_BASE,
     FINAL_STATUSES,
@@ -87,7 +87,6 @@ class _WatchedJob:
         self._report = report
         self._server = server
         self._log = JobLog(as_json=False, say=say, stdout=sys.stderr if as_json else None)
-        self._stdout = sys.stderr if as_json else sys.stdout
         self._hung_up = False
         self._asking = False
 
@@ -179,10 +178,9 @@ class _WatchedJob:
         results = output.get("results") if isinstance(output, Mapping) else None
         for result in results if isinstance(results, Sequence) else ():
             if isinstance(result, Mapping):
-                with suppress(SystemExit):
-                    write_bytes(self._stdout, _content(result, "stdout"))
-                with suppress(SystemExit):
-                    write_bytes(sys.stderr, _content(result, "stderr"))
+                for name in ("stdout", "stderr"):
+                    with suppress(SystemExit):
+                        self._log.show(name, _content(result, name))
 
     async def _heed(self, tasks: TaskGroup) -> None:
         heeded = [number for number in (SIGINT, SIGTERM, SIGHUP) if getsignal(number) is not SIG_IGN]

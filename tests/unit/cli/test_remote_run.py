@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,21 @@ def test_job_whose_output_cannot_be_followed_is_looked_at(
     assert "err\n" in err
     assert "error: the job is failed: exit code 7" in err
     assert len(pauses) == 4
+
+
+def test_terminal_obeys_nothing_that_a_job_printed(
+    server: ScriptedServer, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stream_of_ours in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream_of_ours, "isatty", lambda: True)
+    server.answer(REPORT, status=201)
+    server.answer({"message": "no stream for you"}, status=404)
+    evil = {"exit_code": 0, "stdout": "a\x1b[2J\n", "stderr": "b\x1b]0;title\x07\n"}
+    server.answer({"status": "processed", "output": {"results": [evil]}})
+    _, out, err = run(server)
+    assert out == "a\\x1b[2J\n"
+    assert "\x1b" not in err
+    assert "b\\x1b]0;title\\x07\n" in err
 
 
 def test_completed_job_is_waited_for_until_it_is_read(server: ScriptedServer, pauses: list[float]) -> None:
