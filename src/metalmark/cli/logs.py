@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-from metalmark.model import InputError
+from metalmark.model import InputError, printable
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 
 class Verbosity(IntEnum):
@@ -54,9 +58,9 @@ def set_up_logging(verbosity: Verbosity) -> None:
     import structlog
 
     terminal = sys.stderr.isatty()
-    shape = (
+    shape: list[Processor] = (
         # The default shows local variables beside each line, and a server's hold credentials.
-        [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)]
+        [_disarmed, structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)]
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -71,3 +75,8 @@ def set_up_logging(verbosity: Verbosity) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def _disarmed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what a terminal would obey: events repeat what servers say and images hold."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}

@@ -68,3 +68,14 @@ def test_an_error_on_a_terminal_shows_no_values_of_variables(monkeypatch: pytest
         structlog.get_logger("test").error("failed", exc_info=error)
     assert "ValueError" in stream.getvalue()
     assert "x-secret-key" not in stream.getvalue()
+
+
+def test_a_terminal_obeys_nothing_that_an_event_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    set_up_logging(Verbosity.WARNING)
+    structlog.get_logger("test").warning("image\x1b]0;a\x07", error="\x1b[2J")
+    assert "\x1b]0" not in stream.getvalue()
+    assert "\x1b[2J" not in stream.getvalue()
+    assert "image\\x1b]0;a\\x07" in stream.getvalue()
