@@ -22,7 +22,7 @@ from metalmark.client import (
     open_session,
     upload_output,
 )
-from metalmark.model import ChannelLost, MetalmarkError, RequestRefused, StableError, TransientError
+from metalmark.model import ChannelLost, InputError, MetalmarkError, RequestRefused, StableError, TransientError
 from metalmark.runner.job_teller import UploadRejected
 from metalmark.runner.jobs_in_hand import JobsInHand
 from metalmark.runner.link_observer import LinkObserver
@@ -39,6 +39,8 @@ FIRST_WAIT_S = 1.0
 """Longest pause before the first new try; doubled after each further one in vain."""
 LONGEST_WAIT_S = 30.0
 _ASKED_MAX_S = 600.0
+_LASTING = (StableError, InputError)
+"""What no further try alone puts right."""
 _log = structlog.get_logger(__name__)
 
 
@@ -89,7 +91,7 @@ class Link:
 
         Raises:
             ChannelRefused: The server will not have this runner, and no job is running that would be lost with it.
-            StableError: Something on this side keeps every connection from being made.
+            StableError, InputError: Something on this side keeps every connection from being made; as above.
         """
         failures = 0
         while True:
@@ -99,7 +101,7 @@ class Link:
                 failures = 0
                 self._observer.disconnected(None, 0.0)
                 continue
-            if isinstance(error, StableError) and not self._is_busy:
+            if isinstance(error, _LASTING) and not self._is_busy:
                 raise error
             failures = 1 if worked else failures + 1
             wait_s = self._wait_s(failures, error)
@@ -125,7 +127,7 @@ class Link:
                     await session.run()
                 finally:
                     heard = connection.heard
-        except (TransientError, StableError) as error:
+        except (TransientError, StableError, InputError) as error:
             if isinstance(error, ChannelLost) and error.code == 1006 and not heard:
                 error.hint = "some servers hang up like this on a key that they do not know"
             return session is not None and session.worked, error
@@ -166,7 +168,7 @@ class Link:
     def _wait_s(self, failures: int, error: MetalmarkError) -> float:
         longest_s = min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 16), LONGEST_WAIT_S)
         asked_s = error.retry_after_s if isinstance(error, ChannelLost) else None
-        if isinstance(error, StableError):
+        if isinstance(error, _LASTING):
             longest_s = LONGEST_WAIT_S
         # What a server asks for is the least, and those who were asked the same do not come back together either.
         return min(asked_s or 0.0, _ASKED_MAX_S) + self._jitter() * longest_s

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from tests.unit.runner.assignments import assignment
 
 from metalmark.client import ConnectionSettings, ServerAddress
 from metalmark.model import ChannelLost, ChannelRefused, InputError, MetalmarkError
@@ -141,3 +142,42 @@ async def test_server_that_hangs_up_at_once_is_told_of(server: Server, tmp_path:
 
 async def test_settings_that_cannot_work_end_it(server: Server, tmp_path: Path) -> None:
     await run(server, tmp_path, [InputError("--ca-file", "x", "it is none")])
+
+
+async def test_channel_that_ends_for_a_bad_key_ends_with_the_refusal_of_the_next(
+    server: Server, tmp_path: Path
+) -> None:
+    dismissed = ChannelLost("the server closed the channel: 4401", code=4401)
+    clock, _ = await run(server, tmp_path, [dismissed, END])
+    assert clock.waited == [1]
+
+
+@pytest.mark.parametrize("error", [END, InputError("--ca-file", "x", "it is away just now")])
+async def test_job_that_runs_is_not_lost_with_the_connection(
+    server: Server, tmp_path: Path, error: MetalmarkError
+) -> None:
+    server.outcomes = iter([error] * 3)
+    async with scripted_hands(tmp_path) as hands:
+        hands.jobs.take(assignment())
+        with anyio.CancelScope() as scope:
+
+            class ThreeWaits(Waits):
+                async def sleep_s(self, seconds: float) -> None:
+                    await super().sleep_s(seconds)
+                    if len(self.waited) == 3:
+                        scope.cancel()
+                        await anyio.lowlevel.checkpoint()
+
+            clock = ThreeWaits()
+            link = Link(
+                settings=ConnectionSettings(address=ServerAddress.parse("http://x.example.com")),
+                identity=identity(),
+                jobs=hands.jobs,
+                updates=NotedUpdates(),
+                environment={},
+                clock=clock,
+                pace=QUICK,
+                jitter=lambda: 1.0,
+            )
+            await link.run()
+    assert clock.waited == [30, 30, 30]
