@@ -24,6 +24,7 @@ DEADLINE_S = 1800.0
 """For the whole of it."""
 _SILENCE_S = 60.0
 _PIECES = 64 * 1024
+_UNUSABLE = "the server offers an update without a usable address"
 
 
 async def download_update(
@@ -61,8 +62,11 @@ async def download_update(
     import httpx  # noqa: PLC0415 - heavy; importing this module costs nothing
 
     address = settings.address
-    parts = urlsplit(url)
     own = urlsplit(str(address))
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ProtocolError(_UNUSABLE) from None
     there = parts._replace(scheme=own.scheme, netloc=own.netloc, fragment="").geturl()
     context = await in_thread(tls_context, settings.trust, environment) if address.scheme == "https" else False
     try:
@@ -82,7 +86,7 @@ async def download_update(
         reason = str(error) or type(error).__name__
         raise ServerUnavailable(f"{address} broke off while an update was fetched: {reason}") from None
     except httpx.InvalidURL:
-        raise ProtocolError("the server offers an update without a usable address") from None
+        raise ProtocolError(_UNUSABLE) from None
 
 
 async def _store(response: httpx.Response, target: Path, checksum: str, max_bytes: int) -> None:
@@ -102,7 +106,8 @@ async def _store(response: httpx.Response, target: Path, checksum: str, max_byte
         raise TooLarge("the update", max_bytes, hint=hint)
     digest, size = hashlib.sha256(), 0
     with published(target) as stream:
-        async for piece in response.aiter_bytes(_PIECES):
+        # As it is: nothing between is to unpack it.
+        async for piece in response.aiter_raw(_PIECES):
             size += len(piece)
             if size > max_bytes:
                 raise TooLarge("the update", max_bytes, hint=hint)

@@ -45,7 +45,7 @@ async def test_only_the_server_that_was_named_is_asked_and_without_a_credential(
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request)
-        return httpx.Response(200, content=CONTENT)
+        return httpx.Response(200, stream=httpx.ByteStream(CONTENT))
 
     url = "https://evil.example.org:99/v0/updates/abc?x=1#y"
     assert await fetch(tmp_path, answer, url=url) == CONTENT
@@ -60,8 +60,9 @@ async def test_only_the_server_that_was_named_is_asked_and_without_a_credential(
         (httpx.Response(503), ServerUnavailable),
         (httpx.Response(302, headers={"location": "https://evil.example.org/"}), ProtocolError),
         (httpx.Response(204), ProtocolError),
-        (httpx.Response(200, content=CONTENT + b"!"), StableError),
-        (httpx.Response(200, content=CONTENT[:-1]), StableError),
+        (httpx.Response(200, stream=httpx.ByteStream(CONTENT + b"!")), StableError),
+        (httpx.Response(200, stream=httpx.ByteStream(CONTENT[:-1])), StableError),
+        (httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"none")), StableError),
     ],
 )
 async def test_nothing_is_there_after_a_failure(
@@ -70,6 +71,12 @@ async def test_nothing_is_there_after_a_failure(
     with pytest.raises(error):
         await fetch(tmp_path, lambda _: response)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://[x/v0/updates/abc"])
+async def test_an_address_that_is_none_is_the_servers_fault(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ProtocolError):
+        await fetch(tmp_path, lambda _: httpx.Response(200, content=CONTENT), url=url)
 
 
 async def test_the_bound_holds_for_what_is_announced_and_for_what_comes(tmp_path: Path) -> None:
