@@ -259,7 +259,7 @@ class ServerSession:
             if (found := tls_failure(error)) is not None:
                 raise self._untrusted(found) from None
             raise _Unfinished(f"{self.settings.address} cannot be reached: {_reason(error)}") from None
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.DecodingError) as error:
             reason = f"{self.settings.address} broke off: {_reason(error)}"
             if repeatable:
                 raise _Unfinished(reason) from None

@@ -101,6 +101,12 @@ async def test_connection_that_was_not_made_is_tried_again(use: Callable[[Server
     assert "attempt 1 of 8" in server.told[0]
 
 
+async def test_answer_that_is_packed_wrongly_is_one_that_broke_off() -> None:
+    broken = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip"))
+    with pytest.raises(ServerUnavailable, match="broke off"):
+        await Server([broken]).call(post)
+
+
 @pytest.mark.parametrize(
     "failure", [httpx.ReadError("reset"), httpx.ReadTimeout("slow"), httpx.RemoteProtocolError("cut")],
     ids=lambda failure: type(failure).__name__,
