@@ -10,8 +10,9 @@ import functools
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +29,8 @@ SYSTEMD_MIN = 247
 """The first with ``LoadCredential``."""
 _QUICK_S = 60.0
 _START_S = 360.0
+_HIDDEN_FOLDERS = ("/home", "/root", "/run/user")
+"""What ``ProtectHome`` takes from the service."""
 _OWN = (LAUNCHER, CURRENT, TRIAL, FAILED, "failures.json", LOCK)
 
 
@@ -101,6 +104,8 @@ class ServiceRequest:
     artifact: Path | None = None
     """What to install; None: a copy of what this process runs from, unless there is a version already."""
     start: bool = True
+    python: Path = field(default_factory=lambda: Path(sys.executable).resolve())
+    """The Python that runs what is installed."""
 
 
 async def install_service(
@@ -174,11 +179,19 @@ async def _check(request: ServiceRequest, manager: ServiceManager, uid: int) -> 
 async def _version(
     request: ServiceRequest, installation: Installation, before: InstalledVersion | None
 ) -> InstalledVersion:
+    if request.artifact is None and before is not None:
+        return before
+    if any(request.python.is_relative_to(folder) for folder in _HIDDEN_FOLDERS):
+        raise StableError(
+            f"Python is in {request.python}, a home folder",
+            why="the service sees none, and a version is run by the Python that made it",
+            hint="call Metalmark with a Python of the system, as in /usr/bin/python3 -m venv /opt/metalmark-install",
+        )
     arguments = request.unit.arguments()
-    if request.artifact is not None:
-        checksum = await in_thread(artifact_checksum, request.artifact)
-        return await install_artifact(installation, request.artifact, checksum=checksum, arguments=arguments)
-    return before or await install_copy(installation, arguments=arguments)
+    if request.artifact is None:
+        return await install_copy(installation, arguments=arguments)
+    checksum = await in_thread(artifact_checksum, request.artifact)
+    return await install_artifact(installation, request.artifact, checksum=checksum, arguments=arguments)
 
 
 def _write(path: Path, text: str) -> bool:

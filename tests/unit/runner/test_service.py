@@ -70,7 +70,8 @@ class Machine:
                 runner="rack-1",
                 key_file=self.key,
                 drain_timeout_s=60,
-            )
+            ),
+            python=Path("/usr/bin/python3"),
         )
         self.installation = Installation(self.request.unit.root)
         monkeypatch.setattr(service, "install_copy", self._copy)
@@ -163,6 +164,16 @@ async def test_a_key_that_others_can_read_is_refused(machine: Machine) -> None:
     machine.key.chmod(0o644)
     with pytest.raises(InputError, match="other users can read"):
         await machine.install()
+
+
+async def test_a_python_that_the_service_could_not_see_makes_no_version(machine: Machine) -> None:
+    hidden = replace(machine.request, python=Path("/home/ada/.pyenv/versions/3.11.7/bin/python3.11"))
+    with pytest.raises(StableError, match="home folder"):
+        await machine.install(hidden)
+    assert (machine.copies, machine.manager.asked) == (0, [])
+    await machine.install()
+    # What is installed already has a Python of its own.
+    assert not await machine.install(hidden)
 
 
 async def test_a_version_that_does_not_work_leaves_the_service_as_it_was(machine: Machine) -> None:
