@@ -72,13 +72,13 @@ class InputError(MetalmarkError):
 
     Args:
         field: The flag, argument or field, as the user wrote it (``--memory``).
-        value: The value that was given.
+        value: The value that was given; None when there was none.
         why: What is wrong with it.
         hint: What would be accepted.
     """
 
     def __init__(self, field: str, value: object, why: str, *, hint: str = "") -> None:
-        super().__init__(f"{field} is {value!r}", why=why, hint=hint)
+        super().__init__(f"{field} is {'missing' if value is None else repr(value)}", why=why, hint=hint)
         self.field = field
         self.value = value
 

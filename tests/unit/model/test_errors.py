@@ -51,3 +51,8 @@ def test_nothing_is_both_stable_and_transient() -> None:
 def test_a_plain_error_survives_pickling() -> None:
     again = pickle.loads(pickle.dumps(StableError("found", why="why", hint="hint")))
     assert (again.found, again.why, again.hint) == ("found", "why", "hint")
+
+
+def test_a_value_that_was_not_given_is_missing() -> None:
+    assert str(InputError("image", None, "a runner needs one")) == "image is missing: a runner needs one"
+    assert str(InputError("image", "", "no name")) == "image is '': no name"
