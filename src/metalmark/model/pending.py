@@ -9,8 +9,10 @@ from enum import StrEnum
 
 from metalmark.model.capabilities import Capabilities, Demand, shortcomings
 
-SEEN_WITHIN = timedelta(minutes=16)
-"""A runner that gave no sign of life for longer is taken to be away: a wait for a job is 15 minutes at most."""
+SEEN_WITHIN = timedelta(minutes=2)
+"""A runner that gave no sign of life for longer is taken to be away: one of ours gives several a minute."""
+PUBLIC_SEEN_WITHIN = timedelta(minutes=16)
+"""The same for a public runner, which says nothing while it waits for a job, 15 minutes at most."""
 
 
 class PendingCause(StrEnum):
@@ -82,13 +84,20 @@ def pending_reason(
         if not able:
             text = "its image is in another registry, and only public runners could serve it"
             return _reason(PendingCause.FOREIGN_IMAGE, text)
-    here = [runner for runner in able if runner.last_heartbeat and now - runner.last_heartbeat <= SEEN_WITHIN]
+    here = [runner for runner in able if _is_here(runner, now)]
     if not here:
         names = ", ".join(sorted(runner.slug for runner in able)[:_TOLD])
         return _reason(PendingCause.RUNNERS_AWAY, f"no runner that can serve it is connected ({names})")
     if limited:
         return _reason(PendingCause.LIMITED, "as many jobs run at once as are allowed")
     return _reason(PendingCause.WAITING, "runners that can serve it are busy with others")
+
+
+def _is_here(runner: RunnerStanding, now: datetime) -> bool:
+    if runner.last_heartbeat is None:
+        return False
+    public = runner.capabilities is not None and runner.capabilities.public
+    return now - runner.last_heartbeat <= (PUBLIC_SEEN_WITHIN if public else SEEN_WITHIN)
 
 
 _TOLD = 5

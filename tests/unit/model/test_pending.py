@@ -64,6 +64,13 @@ def test_runners_that_were_not_heard_of_are_away() -> None:
     assert "new" in found.text
 
 
+def test_a_public_runner_may_wait_in_silence_and_ours_may_not() -> None:
+    assert reason(standing("public", public_runner(), seen_s=900)).cause is PendingCause.WAITING
+    assert reason(standing("public", public_runner(), seen_s=1000)).cause is PendingCause.RUNNERS_AWAY
+    assert reason(standing("rack", seen_s=100)).cause is PendingCause.WAITING
+    assert reason(standing("rack", seen_s=130)).cause is PendingCause.RUNNERS_AWAY
+
+
 def test_limits_come_when_somebody_could_take_it() -> None:
     assert reason(standing(), limited=True).cause is PendingCause.LIMITED
     assert reason(standing(seen_s=3600), limited=True).cause is PendingCause.RUNNERS_AWAY
