@@ -50,6 +50,6 @@ async def fix_image(image: OwnImage | ForeignImage, config: ServerConfig) -> Fix
             repository=image.reference.repository,
         )
     if image.digest is None:
-        hint = "push the image, or name it by its digest"
+        hint = "push the image, or name it by its digest; images of docker.io need it in registry.allowed"
         raise InputError("job.image", image.tag, "the project's repository has no such tag", hint=hint)
     return FixedImage(registry_url=config.registry_url, digest=image.digest, own=True)
