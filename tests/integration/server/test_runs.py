@@ -144,6 +144,7 @@ def test_a_job_carries_what_was_submitted_and_the_digest_of_that_moment(
     stored = job_of(server, answer)
     assert stored.config == {
         "registry": f"http://{registry.name}/",
+        "repository": "app",
         "project": answer.json()["project"]["uuid"],
         "digest": str(digest),
         "image": job["image"],

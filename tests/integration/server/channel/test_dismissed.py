@@ -70,6 +70,8 @@ def test_a_replaced_key_ends_what_it_opened_and_the_new_one_goes_on(racks: Rack)
     with greeted(racks, runner) as own:
         own.want(1)
         held = own.take()
+        # Of a job that it never spoke of it is taken not to have heard, and the job goes back to the queue.
+        assert own.tell(event="heartbeat", jobs=[held])["lost"] == []
         rotate(racks, runner)
         assert why_closed(own.channel) == DISMISSED
     assert racks.status(job) == "claimed"
