@@ -67,6 +67,13 @@ class ConnectionSettings:
     proxies: Mapping[str, str] = field(default_factory=dict)
     """The environment's ``http_proxy``, ``https_proxy``, ``all_proxy`` and ``no_proxy``, by lower-case name."""
 
+    @property
+    def why_unproved(self) -> str:
+        """Why somebody on the way could speak in the server's place, in words; empty when nobody can."""
+        if self.address.scheme == "https":
+            return "its certificate is not checked (--insecure-host)" if self.trust.insecure else ""
+        return "" if self.address.is_local else "it is reached over plain http://"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClientConfiguration:

@@ -33,6 +33,7 @@ _FIRST_PAUSE_S = 3600.0
 _LONGEST_PAUSE_S = 86_400.0
 _FAILURES = "failures.json"
 _KEPT_FAILURES = 64
+_PROVED = "name the server with https:// and a certificate that is checked (--ca-file), or give --no-auto-update"
 _log = structlog.get_logger(__name__)
 
 Fetch = Callable[[UpdateOffer, Path], Awaitable[None]]
@@ -60,6 +61,7 @@ class ManagedUpdates(Updates):
         arguments: This process's command line, which another version has to understand.
         clock: Where time is read.
         accepts: Whether offers are carried out; a trial is ended in either case.
+        refusal: Why offers of this server are not, in words: whoever speaks for it decides what runs. It is said once.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class ManagedUpdates(Updates):
         arguments: Sequence[str],
         clock: Clock,
         accepts: bool = True,
+        refusal: str = "",
     ) -> None:
         self._installation = installation
         self._current = current
@@ -79,7 +82,9 @@ class ManagedUpdates(Updates):
         self._fetch = fetch
         self._arguments = tuple(arguments)
         self._clock = clock
-        self._accepts = accepts
+        self._accepts = accepts and not refusal
+        if accepts and refusal:
+            _log.warning("this runner does not update itself", why=refusal, hint=_PROVED)
         self._offer: UpdateOffer | None = None
         self._news = anyio.Event()
         self._proved = anyio.Event()
@@ -269,6 +274,7 @@ def find_updates(
         arguments=arguments,
         clock=SystemClock(),
         accepts=wanted,
+        refusal=settings.why_unproved,
     )
     updates.note_taken_back()
     return updates

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from metalmark.client import ClientConfiguration, Patience, find_address, proxies_of, read_configuration
+from metalmark.client import (
+    ClientConfiguration,
+    ConnectionSettings,
+    Patience,
+    ServerAddress,
+    Trust,
+    find_address,
+    proxies_of,
+    read_configuration,
+)
 from metalmark.model import InputError
 
 
@@ -57,3 +66,23 @@ def test_wrong_configuration_is_named(tmp_path: Path, text: str) -> None:
 def test_proxies_are_those_of_curl() -> None:
     found = proxies_of({"HTTP_PROXY": "a", "HTTPS_PROXY": "b", "https_proxy": "c", "NO_PROXY": "d", "all_proxy": ""})
     assert found == {"https_proxy": "c", "no_proxy": "d"}
+
+
+@pytest.mark.parametrize(
+    ("address", "insecure", "word"),
+    [
+        ("https://bench.example.com", False, ""),
+        ("https://bench.example.com", True, "--insecure-host"),
+        ("https://127.0.0.1", True, "--insecure-host"),
+        ("http://bench.example.com", False, "http://"),
+        ("http://10.0.0.1:6610", False, "http://"),
+        ("http://localhost.example.com", False, "http://"),
+        ("http://127.0.0.1:6610", False, ""),
+        ("http://[::1]:6610", False, ""),
+        ("http://localhost:6610", False, ""),
+    ],
+)
+def test_who_could_speak_for_the_server(address: str, insecure: bool, word: str) -> None:
+    settings = ConnectionSettings(address=ServerAddress.parse(address), trust=Trust(insecure=insecure))
+    assert word in settings.why_unproved
+    assert bool(settings.why_unproved) == bool(word)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import timedelta
@@ -10,9 +11,19 @@ from pathlib import Path
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
+from metalmark.client import ConnectionSettings, ServerAddress, Trust
 from metalmark.model import ServerUnavailable, StableError
-from metalmark.runner import Installation, InstalledVersion, ManagedUpdates, Restart, UpdateOffer, managed_update
+from metalmark.runner import (
+    Installation,
+    InstalledVersion,
+    ManagedUpdates,
+    Restart,
+    UpdateOffer,
+    find_updates,
+    managed_update,
+)
 from metalmark.runner.installation import Trial
 from metalmark.testing.fake_clock import FakeClock
 
@@ -306,6 +317,41 @@ async def test_without_auto_update_a_trial_is_ended_and_no_offer_taken(scene: Sc
         tasks.cancel_scope.cancel()
     assert scene.installation.trial() is None
     assert scene.jobs.log == []
+
+
+@pytest.mark.parametrize(
+    ("address", "insecure", "refused"),
+    [
+        ("http://bench.example.com", False, True),
+        ("https://bench.example.com", True, True),
+        ("https://bench.example.com", False, False),
+        ("http://127.0.0.1:6610", False, False),
+    ],
+)
+async def test_a_server_that_anybody_could_speak_for_updates_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, address: str, insecure: bool, refused: bool
+) -> None:
+    async def download(*_: object, **__: object) -> None:
+        fetched.append(address)
+        raise StableError("not in this test")
+
+    fetched: list[str] = []
+    (scene.installation.folder(ONE.name) / "bin").mkdir()
+    monkeypatch.setattr(sys, "prefix", str(scene.installation.folder(ONE.name)))
+    monkeypatch.setattr(managed_update, "download_update", download)
+    scene.jobs.over.set()
+    settings = ConnectionSettings(address=ServerAddress.parse(address), trust=Trust(insecure=insecure))
+    with capture_logs() as said:
+        updates = find_updates(settings, wanted=True, max_download_bytes=1, environment={}, arguments=())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(updates.run, scene.jobs)
+            updates.offered("9", "http://bench.example.com/v0/updates/x", "c" * 64)
+            await settle()
+            tasks.cancel_scope.cancel()
+    assert fetched == ([] if refused else [address])
+    # A server that is not to be trusted is not even told what there is.
+    assert updates.checksum == (None if refused else ONE.checksum)
+    assert [line["event"] for line in said].count("this runner does not update itself") == refused
 
 
 def test_a_copy_says_a_checksum_that_no_artifact_has(scene: Scene) -> None:
