@@ -15,7 +15,7 @@ from anyio.abc import TaskStatus
 from metalmark.model import StoreUnavailable
 from metalmark.server.channel_wire import DISMISSED, GOING_AWAY, REPLACED
 from metalmark.server.socket_protocol import STOPPING
-from metalmark.store import NoticeKind, Store, runner_keys_in_force
+from metalmark.store import Notice, NoticeKind, Store, runner_keys_in_force
 from metalmark.system import Clock
 
 PONG_WITHIN_S = 5.0
@@ -82,19 +82,22 @@ class Channels:
             with self._store.notices.subscribe(kinds) as notices:
                 task_status.started()
                 async for notice in notices:
-                    if notice.kind is NoticeKind.RUNNER_CHANGED and notice.subject is not None:
-                        # It may have connected to another process of this server, or be no longer welcome.
-                        sessions = self._of_runner.get(notice.subject, ())
-                        self._doubt(sessions)
-                        self._doubt_keys(sessions)
-                    elif notice.kind is NoticeKind.JOB_CHANGED and notice.subject is not None:
-                        for session in self._of_job.get(notice.subject, ()):
-                            session.job_changed(notice.subject)
-                    elif notice.kind is NoticeKind.MISSED:
-                        for session in list(self._opened_s):
-                            session.job_changed(None)
-                        self._doubt_keys(self._opened_s)
+                    self._heed(notice)
             tasks.cancel_scope.cancel()
+
+    def _heed(self, notice: Notice) -> None:
+        if notice.kind is NoticeKind.RUNNER_CHANGED and notice.subject is not None:
+            # It may have connected to another process of this server, or be no longer welcome.
+            sessions = self._of_runner.get(notice.subject, ())
+            self._doubt(sessions)
+            self._doubt_keys(sessions)
+        elif notice.kind is NoticeKind.JOB_CHANGED and notice.subject is not None:
+            for session in self._of_job.get(notice.subject, ()):
+                session.job_changed(notice.subject)
+        elif notice.kind is NoticeKind.MISSED:
+            for session in list(self._opened_s):
+                session.job_changed(None)
+            self._doubt_keys(self._opened_s)
 
     @contextmanager
     def opened(self, session: Session, *, key_digest: str) -> Iterator[None]:
@@ -174,6 +177,8 @@ class Channels:
             if replaced or not await session.answers(PONG_WITHIN_S):
                 _log.info("channel replaced", runner=str(session.runner_id), silent=not replaced)
                 await session.close(REPLACED, "replaced by another connection")
+        except Exception as error:  # noqa: BLE001 - one channel's fault is not that of all
+            _log.error("channel not examined", runner=str(session.runner_id), exc_info=error)
         finally:
             self._asked.discard(session)
             self._replaced.discard(session)
@@ -193,18 +198,26 @@ class Channels:
                 try:
                     async with self._store.read() as connection:
                         good = await runner_keys_in_force(connection, set(keys.values()))
-                except StoreUnavailable as error:
-                    _log.warning("keys of channels not looked at", error=str(error))
+                except Exception as error:  # noqa: BLE001 - keys that are good no more must be found sooner or later
+                    away = isinstance(error, StoreUnavailable)
+                    _log.warning("keys of channels not looked at", error=str(error), exc_info=None if away else error)
                     await self._clock.sleep_s(_LOOK_AGAIN_S)
                     self._doubt_keys(session for session in doubted if session in self._keys)
                     continue
                 for session, key in keys.items():
                     if key not in good:
                         _log.info("channel dismissed", runner=str(session.runner_id))
-                        tasks.start_soon(session.close, DISMISSED, "the key of this runner is no longer good")
+                        tasks.start_soon(_closed, session, DISMISSED, "the key of this runner is no longer good")
 
     async def _close_all(self) -> None:
         await self._stopping.wait()
         async with anyio.create_task_group() as tasks:
             for session in list(self._opened_s):
-                tasks.start_soon(session.close, GOING_AWAY, STOPPING)
+                tasks.start_soon(_closed, session, GOING_AWAY, STOPPING)
+
+
+async def _closed(session: Session, code: int, reason: str) -> None:
+    try:
+        await session.close(code, reason)
+    except Exception as error:  # noqa: BLE001 - one channel's fault is not that of all
+        _log.error("channel not closed", runner=str(session.runner_id), exc_info=error)

@@ -109,7 +109,12 @@ class Dispatcher:
         with self._store.notices.subscribe(kinds) as notices:
             task_status.started()
             async for notice in notices:
-                await self._heed(notice)
+                try:
+                    await self._heed(notice)
+                except Exception as error:  # noqa: BLE001 - who waits must hear of the next one
+                    _log.error("notice not heeded", kind=str(notice.kind), exc_info=error)
+                    # Whom it was for is not known; whoever waits finds out.
+                    self._rouse(list(self._waiters))
 
     async def _heed(self, notice: Notice) -> None:
         if notice.kind is NoticeKind.JOB_PENDING and notice.subject is not None:

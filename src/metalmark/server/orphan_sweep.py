@@ -42,6 +42,8 @@ class OrphanSweep:
                 await self.sweep()
             except MetalmarkError as error:
                 _log.warning("orphans not swept", error=str(error))
+            except Exception as error:  # noqa: BLE001 - the next sweep may go well, and a server does not end of one
+                _log.error("orphans not swept", exc_info=error)
 
     async def sweep(self) -> int:
         """Sweep once, and return how many blobs were deleted.

@@ -35,6 +35,8 @@ class OutputSweep:
                 await self.sweep()
             except MetalmarkError as error:
                 _log.warning("output not swept", error=str(error))
+            except Exception as error:  # noqa: BLE001 - the next sweep may go well, and a server does not end of one
+                _log.error("output not swept", exc_info=error)
 
     async def sweep(self) -> None:
         """Sweep once.
@@ -55,9 +57,14 @@ class OutputSweep:
         parts: dict[str, list[str]] = {}
         for part in await self._context.blobs.below("uploads"):
             parts.setdefault(part.key.split("/")[1], []).append(part.key)
-        for job, keys in parts.items():
+        for name, keys in parts.items():
+            try:
+                job = UUID(name)
+            except ValueError:
+                # No release of ours wrote it, so it is somebody else's.
+                continue
             async with self._context.store.read() as connection:
-                found = await find_job(connection, UUID(job))
+                found = await find_job(connection, job)
             # A job that failed for want of news may still be completed, but not by what its runner began long ago.
             if found is None or not found.status.is_active:
                 await self._context.blobs.delete(*keys)

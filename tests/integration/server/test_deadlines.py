@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import anyio
@@ -13,16 +13,20 @@ import pytest
 from tests.integration.store.job_floor import Floor
 
 from metalmark.model import JobEvent, JobLimits, JobStatus
+from metalmark.server import deadlines as module
 from metalmark.server.deadlines import Deadlines
 from metalmark.store import (
     Claimant,
     ClaimedJob,
     ClaimRules,
+    Connection,
     JobRecord,
     LeaseHolder,
+    Moved,
     Store,
     StoredOutput,
     claim_job,
+    expire_job,
     find_job,
     move_job,
 )
@@ -163,3 +167,49 @@ async def test_results_that_were_left_are_read(floor: Timed) -> None:
 
     async with timer(floor, read):
         await floor.becomes(claimed, JobStatus.PROCESSED)
+
+
+async def test_a_job_that_cannot_be_moved_keeps_no_other_from_its_deadline(
+    floor: Timed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def expire(connection: Connection, job: UUID, *, now: datetime) -> Moved | None:
+        if job == bad.job and broken:
+            tried.append(job)
+            raise ValueError("a row that nobody thought of")
+        return await expire_job(connection, job, now=now)
+
+    broken, tried = True, list[UUID]()
+    monkeypatch.setattr(module, "expire_job", expire)
+    async with timer(floor) as deadlines:
+        first, bad, last = [await floor.claimed() for _ in range(3)]
+        deadlines.expect_lease()
+        await pass_time(floor, 92)
+        await floor.becomes(first, JobStatus.FAILED)
+        await floor.becomes(last, JobStatus.FAILED)
+        assert await floor.status(bad) is JobStatus.CLAIMED
+        assert len(tried) < 20
+        broken = False
+        await floor.becomes(bad, JobStatus.FAILED)
+
+
+async def test_results_that_cannot_be_read_end_neither_the_timer_nor_the_reading_of_others(floor: Timed) -> None:
+    async def read(job: JobRecord) -> None:
+        seen.append(job.id)
+        if job.id == jobs[0].job:
+            raise RecursionError("a document that nobody thought of")
+
+    seen, now = list[UUID](), floor.clock.now()
+    jobs = sorted([await floor.claimed() for _ in range(2)], key=lambda job: job.job)
+    for job in jobs:
+        await floor.beat(job, JobEvent.START)
+        holder = LeaseHolder(runner=job.runner, lease=job.lease)
+
+        async def end(connection: Connection, job: ClaimedJob = job, holder: LeaseHolder = holder) -> None:
+            await move_job(connection, job.job, JobEvent.COMPLETE, now=now, holder=holder, output=OUTPUT)
+
+        await floor.store.write(end)
+    async with timer(floor, read):
+        with anyio.fail_after(20):
+            while seen.count(jobs[1].job) < 2:
+                await pass_time(floor, 20)
+    assert seen.count(jobs[0].job) == 1

@@ -65,3 +65,30 @@ async def test_what_cannot_be_kept_now_is_tried_again_and_holds_nobody_up() -> N
         assert read == [first, second, first]
         assert len(queue) == 0
         tasks.cancel_scope.cancel()
+
+
+async def test_an_unforeseen_error_of_one_job_ends_neither_the_queue_nor_is_met_for_ever() -> None:
+    clock = FakeClock()
+    queue, bad, good, read = ReadingQueue(clock), job(), job(), list[Any]()
+
+    async def reader(found: Any) -> None:
+        read.append(found)
+        if found is bad:
+            raise RecursionError("a document that nobody thought of")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(queue.run, reader)
+        queue.add(bad)
+        queue.add(good)
+        for _ in range(6):
+            await anyio.wait_all_tasks_blocked()
+            clock.advance(1)
+            # The timer finds it in the store again and again.
+            queue.add(bad)
+        await anyio.wait_all_tasks_blocked()
+        assert (read, len(queue)) == ([bad, good, bad, bad], 0)
+        later = job()
+        queue.add(later)
+        await anyio.wait_all_tasks_blocked()
+        assert read[-1] is later
+        tasks.cancel_scope.cancel()
