@@ -16,7 +16,6 @@ disk before the link is changed, so whatever dies in between, the next start kno
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from pathlib import Path
 
 from metalmark.model import NoPermission, StableError
 from metalmark.runner.launcher import CURRENT, FAILED, LAUNCHER, TRIAL, launcher_text
-from metalmark.system import no_space_told, published, sync_folder, try_locked
+from metalmark.system import no_space_told, open_to_others, published, sync_folder, try_locked
 
 DEFAULT_ROOT = Path("/opt/metalmark")
 VERSIONS = "versions"
@@ -113,7 +112,7 @@ class Installation:
         return [found for name in names if (found := self.read(name)) is not None]
 
     def prepare(self) -> None:
-        """Make the folders and the launcher.
+        """Make the folders and the launcher, once it is sure that nobody else can change what is there.
 
         Raises:
             NoPermission: They cannot be written.
@@ -121,8 +120,11 @@ class Installation:
             StableError: There is something else, or others could change what is there.
         """
         try:
+            self._check_owners()
             with no_space_told(self.root):
                 (self.root / VERSIONS).mkdir(mode=0o755, parents=True, exist_ok=True)
+            # Somebody may have been quicker.
+            self._check_owners()
             with published(self.launcher, mode=0o755) as stream:
                 stream.write(launcher_text(self.root).encode())
         except PermissionError as error:
@@ -134,12 +136,13 @@ class Installation:
                 f"{self.root} is no folder", why="versions are kept there", hint="move it away"
             ) from error
 
-        status = self.root.stat()
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+    def _check_owners(self) -> None:
+        place = open_to_others(self.root) or open_to_others(self.root / VERSIONS)
+        if place is not None:
             raise StableError(
-                f"{self.root} can be written by others",
+                f"{place} can be written by others",
                 why="whoever can write there decides what the service runs",
-                hint=f"chown root: {self.root} && chmod go-w {self.root}, or choose another folder with --root",
+                hint=f"chown root: {place} && chmod go-w {place}, or choose another folder with --root",
             )
 
     @contextmanager
@@ -149,7 +152,11 @@ class Installation:
         Raises:
             StableError: One does so already.
         """
-        with try_locked(self.root / LOCK) as mine:
+        lock = self.root / LOCK
+        # Whoever can open it, if only to read, could hold it and so keep updates away.
+        lock.touch(mode=0o600)
+        lock.chmod(0o600)
+        with try_locked(lock) as mine:
             if not mine:
                 raise StableError(
                     f"another process installs a version in {self.root}", hint="try again when it is done"

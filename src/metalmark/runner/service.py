@@ -22,7 +22,7 @@ from metalmark.runner.installation import LOCK, VERSIONS, Installation, Installe
 from metalmark.runner.launcher import CURRENT, FAILED, LAUNCHER, TRIAL
 from metalmark.runner.service_unit import UNIT_NAME, ServiceUnit
 from metalmark.runner.version_folder import artifact_checksum, install_artifact, install_copy
-from metalmark.system import Completed, in_thread, published, run
+from metalmark.system import Completed, in_thread, open_to_others, published, run
 
 UNITS = Path("/etc/systemd/system")
 SYSTEMD_MIN = 247
@@ -185,6 +185,13 @@ async def _version(
         raise StableError(
             f"Python is in {request.python}, a home folder",
             why="the service sees none, and a version is run by the Python that made it",
+            hint="call Metalmark with a Python of the system, as in /usr/bin/python3 -m venv /opt/metalmark-install",
+        )
+    place = await in_thread(open_to_others, request.python)
+    if place is not None:
+        raise StableError(
+            f"Python is {request.python}, and {place} can be written by others",
+            why="it is to run as root",
             hint="call Metalmark with a Python of the system, as in /usr/bin/python3 -m venv /opt/metalmark-install",
         )
     arguments = request.unit.arguments()

@@ -34,6 +34,7 @@ from metalmark.system.mounts import (
     unmount_below,
 )
 from metalmark.system.namespaces import Namespace, NamespaceThread, has_privilege, raise_loopback, set_hostname
+from metalmark.system.ownership import open_to_others
 from metalmark.system.process import Child, Completed, find_tool, max_open_files, run, spawn
 from metalmark.system.service_manager import keep_manager_content, notify_manager, replace_process, watchdog_period_s
 from metalmark.system.threads import Thread, bind_others, bind_thread, threads_of
@@ -84,6 +85,7 @@ __all__ = [
     "mount",
     "no_space_told",
     "notify_manager",
+    "open_to_others",
     "own_identity",
     "parse_mountinfo",
     "pivot_root",

@@ -116,6 +116,26 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, mode: int) ->
     (tmp_path / "opt").chmod(mode)
     with pytest.raises(StableError, match="others"):
         Installation(tmp_path / "opt").prepare()
+    assert list((tmp_path / "opt").iterdir()) == []
+
+
+def test_versions_and_parents_that_others_can_write_are_refused(installation: Installation) -> None:
+    before = installation.launcher.stat().st_ino
+    for place in (installation.root / "versions", installation.root.parent):
+        mode = place.stat().st_mode
+        place.chmod(0o777)
+        with pytest.raises(StableError, match=f"{place} can be written by others"):
+            installation.prepare()
+        place.chmod(mode)
+    assert installation.launcher.stat().st_ino == before
+    installation.prepare()
+
+
+def test_nobody_else_can_hold_the_lock(installation: Installation) -> None:
+    (installation.root / ".lock").touch(mode=0o644)
+    (installation.root / ".lock").chmod(0o644)
+    with installation.alone():
+        assert (installation.root / ".lock").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_process_knows_the_install_that_it_runs_from(installation: Installation, tmp_path: Path) -> None:

@@ -220,3 +220,13 @@ async def test_an_empty_folder_goes_with_it(machine: Machine) -> None:
     await machine.install()
     await machine.uninstall()
     assert not machine.request.unit.root.exists()
+
+
+async def test_a_python_that_others_can_write_does_not_become_roots(machine: Machine, tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    python.write_text("")
+    python.chmod(0o775)
+    with pytest.raises(StableError, match="can be written by others"):
+        await machine.install(replace(machine.request, python=python))
+    assert machine.copies == 0
+    assert not (machine.units / UNIT_NAME).exists()
