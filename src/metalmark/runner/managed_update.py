@@ -20,7 +20,7 @@ import anyio
 import structlog
 
 from metalmark.client import ConnectionSettings, download_update
-from metalmark.model import MetalmarkError, StableError
+from metalmark.model import MetalmarkError, RequestRefused, StableError
 from metalmark.runner.installation import WORK_PREFIX, Installation, InstalledVersion, Trial
 from metalmark.runner.self_update import Hands, NoUpdates, Restart, UpdateOffer, Updates
 from metalmark.runner.version_folder import install_artifact
@@ -33,6 +33,7 @@ _FIRST_PAUSE_S = 3600.0
 _LONGEST_PAUSE_S = 86_400.0
 _FAILURES = "failures.json"
 _KEPT_FAILURES = 64
+_GONE = (404, 410)
 _PROVED = "name the server with https:// and a certificate that is checked (--ca-file), or give --no-auto-update"
 _log = structlog.get_logger(__name__)
 
@@ -130,6 +131,7 @@ class ManagedUpdates(Updates):
             except (MetalmarkError, OSError) as error:
                 _log.error("the update failed", version=offer.version, error=str(error))
                 await self._failed(offer.checksum)
+                self._forget_if_withdrawn(offer, error)
                 hands.resume_claiming()
                 continue
             _log.info("updated", version=installed.version, folder=installed.name)
@@ -202,6 +204,11 @@ class ManagedUpdates(Updates):
                 )
             await in_thread(installation.begin_trial, Trial(before=current.name, name=version.name))
         return version
+
+    def _forget_if_withdrawn(self, offer: UpdateOffer, error: Exception) -> None:
+        # Trying again would stop claims again for nothing. Should it be published once more, it is offered once more.
+        if isinstance(error, RequestRefused) and error.status in _GONE and self._offer == offer:
+            self._offer = None
 
     async def _failed(self, checksum: str | None) -> None:
         if checksum is not None:

@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from metalmark.client import ConnectionSettings, ServerAddress, Trust
-from metalmark.model import ServerUnavailable, StableError
+from metalmark.model import RequestRefused, ServerUnavailable, StableError
 from metalmark.runner import (
     Installation,
     InstalledVersion,
@@ -207,6 +207,26 @@ async def test_what_an_administrator_installs_meanwhile_is_left_alone(scene: Sce
     assert scene.jobs.log == ["stop", "empty", "resume"]
     assert scene.fetched == []
     assert scene.installation.versions() == [ONE, TWO]
+
+
+@pytest.mark.parametrize(("status", "tries"), [(404, 1), (410, 1), (403, 2)])
+async def test_a_withdrawn_offer_stops_no_claims_again(scene: Scene, status: int, tries: int) -> None:
+    scene.fetch_error = RequestRefused("no", why="it was withdrawn", status=status)
+    scene.jobs.over.set()
+    updates, running = scene.updates(), Running()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(running.run, updates, scene.jobs)
+        updates.offered("9", URL, "c" * 64)
+        await settle()
+        for _ in range(2):
+            await step(scene.clock, 3700)
+        assert scene.jobs.log == ["stop", "empty", "resume"] * tries
+        # Published once more, it is offered once more.
+        scene.fetch_error = None
+        updates.offered("9", URL, "c" * 64)
+        for _ in range(3):
+            await step(scene.clock, 3700)
+    assert running.restart is not None
 
 
 async def test_another_artifact_is_tried_at_once(scene: Scene) -> None:
