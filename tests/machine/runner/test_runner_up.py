@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import time
 from collections.abc import Iterator
 from signal import SIGTERM
@@ -16,6 +17,7 @@ from metalmark.testing.rig import Rig, standing_rig
 from metalmark.testing.runner_process import RunnerProcess
 
 pytestmark = [pytest.mark.needs_root]
+STOP_OUTPUT = b"\x13"
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,25 @@ def test_sigterm_sees_the_job_through_and_takes_no_other(rig: Rig, spec: str) ->
     assert rig.job(other)["status"] == "pending"
     rig.cancel(other)
     assert left_since(before, runner) == {}
+
+
+def test_a_stopped_terminal_costs_no_job_and_no_end(rig: Rig, spec: str) -> None:
+    runner = rig.runner("mute", spec, environment={"TERM": "xterm"})
+    ours, runner.errors = pty.openpty()
+    try:
+        runner.start()
+        assert os.read(ours, 1)
+        os.write(ours, STOP_OUTPUT)
+        job = rig.submit(spec, "sh", "-c", "sleep 10; echo done")
+        done = rig.wait_for(job)
+        assert (done["status"], done["output"]["results"][0]["stdout"]) == ("processed", "done\n")
+        began = time.monotonic()
+        runner.signal(SIGTERM)
+        assert runner.wait(seconds=20) == 0
+        assert time.monotonic() - began < 15
+    finally:
+        os.close(ours)
+        os.close(runner.errors)
 
 
 @pytest.mark.parametrize("by", ["--drain-timeout", "a second signal"])
