@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -137,6 +137,8 @@ class _Asked:
     daemon: DaemonSettings
     auto_update: bool
     max_download_bytes: int
+    key_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What `_take_key` took out of the environment: another version of this program needs it again."""
 
 
 def up(  # noqa: PLR0917  # the flags, all given by name
@@ -178,6 +180,7 @@ def up(  # noqa: PLR0917  # the flags, all given by name
             raise InputError(flag, str(value), "--no-auto-update is given too", hint="give one of them")
     _check_compatibility(max_symlinks, sandbox_log_level)
     connection = _connection(os.environ, host=host, key_file=key_file, key=key, ca_file=ca_file, insecure=insecure_host)
+    key_variables = _take_key(os.environ)
     output_bytes = parse_bytes(max_output_size, field="--max-output-size")
     daemon = DaemonSettings(
         connection=connection,
@@ -191,7 +194,10 @@ def up(  # noqa: PLR0917  # the flags, all given by name
         pace=replace(SessionPace(), public_poll_s=poll_timeout),
     )
     asked = _Asked(
-        daemon=daemon, auto_update=not no_auto_update, max_download_bytes=max_download_size or MAX_DOWNLOAD_BYTES
+        daemon=daemon,
+        auto_update=not no_auto_update,
+        max_download_bytes=max_download_size or MAX_DOWNLOAD_BYTES,
+        key_variables=key_variables,
     )
     _serve(asked)
 
@@ -208,7 +214,7 @@ def _serve(asked: _Asked) -> None:
         from metalmark.system import replace_process
 
         sys.stderr.flush()
-        replace_process(restart.program, sys.argv[1:], os.environ)
+        replace_process(restart.program, sys.argv[1:], {**os.environ, **asked.key_variables})
 
 
 async def _run(asked: _Asked) -> Restart | None:
@@ -257,6 +263,13 @@ def _connection(
         trust=Trust(insecure=insecure, ca_file=ca_file, client_certificate=Path(certificate) if certificate else None),
         proxies=proxies_of(environment),
     )
+
+
+def _take_key(environment: MutableMapping[str, str]) -> dict[str, str]:
+    """Take the key out of the environment, which every tool that a runner starts would inherit."""
+    from metalmark.client import RUNNER_KEY_VARIABLES
+
+    return {name: environment.pop(name) for name in RUNNER_KEY_VARIABLES if name in environment}
 
 
 def _named(runner: str) -> str:

@@ -19,7 +19,7 @@ from metalmark.client.events import ServerEvent
 from metalmark.client.output_upload import OutputFile, upload_output
 from metalmark.client.run_body import names_a_project, run_body
 from metalmark.client.run_context import CONTEXT_KEYS, read_run_context
-from metalmark.client.runner_key import RUNNER_CREDENTIAL_NAME, find_runner_key, parse_runner_key
+from metalmark.client.runner_key import RUNNER_CREDENTIAL_NAME, RUNNER_KEY_VARIABLES, find_runner_key, parse_runner_key
 from metalmark.client.session import (
     INTERFACE_VERSION,
     MAX_ANSWER_BYTES,
@@ -48,6 +48,7 @@ __all__ = [
     "INTERFACE_VERSION",
     "MAX_ANSWER_BYTES",
     "RUNNER_CREDENTIAL_NAME",
+    "RUNNER_KEY_VARIABLES",
     "Answer",
     "ChannelConnection",
     "ChannelDeadlines",

@@ -15,6 +15,9 @@ from metalmark.model import InputError, StableError
 RUNNER_CREDENTIAL_NAME = "runner-key"
 """File name below ``$CREDENTIALS_DIRECTORY``, as in systemd's ``LoadCredential=runner-key:…``."""
 
+RUNNER_KEY_VARIABLES = ("METALMARK_RUNNER_KEY", "BENCHER_RUNNER_KEY")
+"""Variables that hold the key itself; the first that is set counts."""
+
 _HIDDEN = "***"
 _LONGEST = 64 * 1024
 _KEY = re.compile(r"bencher_runner_[0-9A-Za-z]{30}")
@@ -64,7 +67,7 @@ def find_runner_key(
         return parse_runner_key(key, source="--key", exposed=exposed)
     if key_file is not None:
         return _read(key_file, source="--key-file")
-    for name in ("METALMARK_RUNNER_KEY", "BENCHER_RUNNER_KEY"):
+    for name in RUNNER_KEY_VARIABLES:
         text, path = environment.get(name), environment.get(f"{name}_FILE")
         if text and path:
             raise InputError(name, _HIDDEN, f"{name}_FILE is set too", hint="set one of them")

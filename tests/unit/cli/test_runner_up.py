@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,16 @@ def test_wrong_usage_names_the_flag(up: Up, words: tuple[str, ...], field: str) 
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_what_a_runner_starts_does_not_inherit_the_key(up: Up, given: bool) -> None:
+    variables = {"METALMARK_RUNNER_KEY": KEY, "BENCHER_RUNNER_KEY": KEY}
+    asked = up("--runner", "r", key=given, environment=variables)
+    # What a child inherits that is given no environment of its own.
+    assert KEY.encode() not in b" ".join(os.environb.values())
+    assert asked.key_variables == variables
+    assert KEY not in repr(asked)
+
+
 def test_key_in_the_command_line_is_warned_of(up: Up, capsys: pytest.CaptureFixture[str]) -> None:
     up("--runner", "r", "--key", KEY, key=False)
     told = capsys.readouterr()
@@ -107,7 +118,7 @@ def test_key_in_the_command_line_is_warned_of(up: Up, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("refused", [True, False])
 def test_end_of_the_daemon_is_the_end_of_the_command(monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:
-    replaced: list[Path] = []
+    replaced: list[tuple[Path, str]] = []
 
     def run(function: object) -> Restart | None:
         if refused:
@@ -115,11 +126,21 @@ def test_end_of_the_daemon_is_the_end_of_the_command(monkeypatch: pytest.MonkeyP
         return Restart(program=Path("/opt/metalmark/launch"), why="a test")
 
     monkeypatch.setattr("metalmark.cli.async_command.run_async", run)
-    monkeypatch.setattr("metalmark.system.replace_process", lambda program, *_: replaced.append(program))
+    monkeypatch.setattr(
+        "metalmark.system.replace_process",
+        lambda program, _, environment: replaced.append((program, environment["BENCHER_RUNNER_KEY"])),
+    )
+    asked = runner_up._Asked(
+        daemon=None,  # type: ignore[arg-type]  # it is not looked at
+        auto_update=True,
+        max_download_bytes=1,
+        key_variables={"BENCHER_RUNNER_KEY": KEY},
+    )
     if refused:
         with pytest.raises(typer.Exit) as caught:
-            runner_up._serve(None)  # type: ignore[arg-type]  # it is not looked at
+            runner_up._serve(asked)
         assert caught.value.exit_code == 77
     else:
-        runner_up._serve(None)  # type: ignore[arg-type]  # it is not looked at
-        assert replaced == [Path("/opt/metalmark/launch")]
+        runner_up._serve(asked)
+        # The next version reads the key where this one did.
+        assert replaced == [(Path("/opt/metalmark/launch"), KEY)]
