@@ -65,6 +65,7 @@ TESTED_ELSEWHERE = {
     "runner/selftest_scenarios_limits.py": "tests/machine/runner/test_selftest.py",
     "runner/selftest_scenarios_run.py": "tests/machine/runner/test_selftest.py",
     "runner/session_pace.py": "tests/unit/runner/test_session_own.py",
+    "runner/texts.py": "tests/unit/runner/test_session_own.py",
     "runner/session_public.py": "tests/integration/runner/test_contract_server.py",
     "runner/writable_root.py": "tests/machine/runner/test_selftest.py",
     "runner/version_folder.py": "tests/integration/runner/test_version_folder.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -119,16 +119,14 @@ class JobExecutor:
         record: RunRecord | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_force_in_time, job)
-            with anyio.CancelScope() as waiting, job.stop.cancelling(waiting, at=Urgency.POLITE):
-                borrowing = self._shares.borrowed(vcpus=spec.resources.vcpus, memory_bytes=spec.resources.memory_bytes)
-                in_use = await borrowing.__aenter__()
-            if not waiting.cancelled_caught:
-                try:
+            async with AsyncExitStack() as borrowed:
+                with anyio.CancelScope() as waiting, job.stop.cancelling(waiting, at=Urgency.POLITE):
+                    share = self._shares.borrowed(vcpus=spec.resources.vcpus, memory_bytes=spec.resources.memory_bytes)
+                    in_use = await borrowed.enter_async_context(share)
+                if not waiting.cancelled_caught:
                     with self._surroundings.images(assignment) as images:
                         context = self._context(job, images, folder, in_use)
                         record = await execute(spec, context=context, observer=_Teller(job))
-                finally:
-                    await borrowing.__aexit__(None, None, None)
             tasks.cancel_scope.cancel()
         end = _end(job, spec, record)
         if record is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 from uuid import UUID
 
 import anyio
@@ -26,6 +25,7 @@ from metalmark.runner.link_observer import LinkObserver
 from metalmark.runner.runner_identity import RunnerIdentity
 from metalmark.runner.self_update import Updates
 from metalmark.runner.session_pace import SessionPace
+from metalmark.runner.texts import Texts
 from metalmark.system import Clock
 from metalmark.wire import (
     FACTS_MAX_BYTES,
@@ -49,16 +49,6 @@ from metalmark.wire import (
 )
 
 _log = structlog.get_logger(__name__)
-
-
-class Texts(Protocol):
-    """A connection that carries texts (`metalmark.client.ChannelConnection`)."""
-
-    async def send(self, text: str) -> None:
-        """Send a text, or raise `ChannelLost`."""
-
-    async def receive(self) -> str:
-        """Return the next text, or raise `ChannelLost`."""
 
 
 @dataclass(frozen=True, kw_only=True)

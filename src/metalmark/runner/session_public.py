@@ -22,8 +22,8 @@ from metalmark.runner.link_observer import LinkObserver
 from metalmark.runner.result_spool import EndKind, SpooledEnd
 from metalmark.runner.runner_identity import RunnerIdentity
 from metalmark.runner.self_update import Updates
-from metalmark.runner.session_own import Texts
 from metalmark.runner.session_pace import SessionPace
+from metalmark.runner.texts import Texts
 from metalmark.system import in_thread
 from metalmark.wire import (
     INLINE_OUTPUT_MAX_BYTES,
