@@ -15,11 +15,11 @@ import typer
 import typer.main
 
 from metalmark.model import InputError, StableError
+from metalmark.runner import DEFAULT_ROOT
 
 if TYPE_CHECKING:
     from typer._click.core import Command  # only for a signature; Typer has no public name for it
 
-_OPT = Path("/opt/metalmark")
 _CHECKED_PACKAGES = ("client", "host", "oci", "render", "runner", "sandbox", "system", "wire")
 """What a runner is made of."""
 
@@ -62,7 +62,7 @@ def install_service(  # noqa: PLR0917  # each is a flag
         int,
         typer.Option(metavar="SECONDS", min=0, max=604_800, help="How long a job may go on when the service stops."),
     ] = 600,
-    root: Root = _OPT,
+    root: Root = DEFAULT_ROOT,
     only_print: Annotated[bool, typer.Option("--print", help="Show the unit and change nothing.")] = False,
     no_start: Annotated[
         bool, typer.Option("--no-start", help="Leave the service as it is until it is started.")
@@ -106,7 +106,7 @@ def install_service(  # noqa: PLR0917  # each is a flag
     show(done("the service is in place" if changed else "the service was in place already"), as_json=False)
 
 
-def uninstall_service(root: Root = _OPT) -> None:
+def uninstall_service(root: Root = DEFAULT_ROOT) -> None:
     """Stop the service and take it away; the key, results that wait to be sent, and caches stay."""
     from metalmark.cli.async_command import run_async
     from metalmark.cli.view import done, show

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from metalmark.client import ConnectionSettings
     from metalmark.runner import DaemonSettings, Restart
 
-_EXIT_REFUSED = 77
-"""EX_NOPERM of sysexits.h; the service's unit does not start a runner again that ended so."""
 _MAX_DRAIN_S = 604_800.0
 
 
@@ -204,12 +202,13 @@ def up(  # noqa: PLR0917  # the flags, all given by name
 
 def _serve(asked: _Asked) -> None:
     from metalmark.cli.async_command import run_async
+    from metalmark.runner import EXIT_REFUSED
 
     try:
         restart = run_async(lambda: _run(asked))
     except ChannelRefused as error:
         tell(error)
-        raise typer.Exit(_EXIT_REFUSED) from None
+        raise typer.Exit(EXIT_REFUSED) from None
     if restart is not None:
         from metalmark.system import replace_process
 

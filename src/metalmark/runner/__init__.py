@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from metalmark.runner.executor import RunRecord, execute
     from metalmark.runner.fault_of import as_metalmark_error
     from metalmark.runner.finding import TROUBLESHOOTING, Diagnosis, Finding, Status
-    from metalmark.runner.installation import DEFAULT_ROOT, Installation, InstalledVersion
+    from metalmark.runner.installation import Installation, InstalledVersion
     from metalmark.runner.iteration import IterationRecord
     from metalmark.runner.job_in_hand import JobInHand
     from metalmark.runner.jobs_in_hand import JobsInHand
+    from metalmark.runner.launcher import DEFAULT_ROOT
     from metalmark.runner.link import Link
     from metalmark.runner.link_observer import LinkObserver
     from metalmark.runner.live_output import LiveOutput
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
         select,
     )
     from metalmark.runner.service import ServiceRequest, Systemctl, install_service, uninstall_service
-    from metalmark.runner.service_unit import ServiceUnit
+    from metalmark.runner.service_unit import EXIT_REFUSED, ServiceUnit
     from metalmark.runner.session_pace import SessionPace
     from metalmark.runner.setup import collect, prepare_setup
     from metalmark.runner.setup_plan import SetupPlan
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_ROOT",
+    "EXIT_REFUSED",
     "MAX_DOWNLOAD_BYTES",
     "SCENARIOS",
     "TROUBLESHOOTING",
@@ -123,7 +125,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "DEFAULT_ROOT": "installation",
+    "DEFAULT_ROOT": "launcher",
+    "EXIT_REFUSED": "service_unit",
     "MAX_DOWNLOAD_BYTES": "managed_update",
     "SCENARIOS": "selftest",
     "TROUBLESHOOTING": "finding",

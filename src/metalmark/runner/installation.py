@@ -24,10 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metalmark.model import NoPermission, StableError
-from metalmark.runner.launcher import CURRENT, FAILED, LAUNCHER, TRIAL, launcher_text
+from metalmark.runner.launcher import CURRENT, DEFAULT_ROOT, FAILED, LAUNCHER, TRIAL, launcher_text
 from metalmark.system import no_space_told, open_to_others, published, sync_folder, try_locked
 
-DEFAULT_ROOT = Path("/opt/metalmark")
 VERSIONS = "versions"
 WORK_PREFIX = "metalmark-work-"
 """How folders begin in which a version is prepared."""

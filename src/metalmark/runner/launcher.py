@@ -8,6 +8,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+DEFAULT_ROOT = Path("/opt/metalmark")
+"""Folder of an install whose place nobody chose."""
 LAUNCHER = "launch"
 CURRENT = "current"
 TRIAL = "trial"

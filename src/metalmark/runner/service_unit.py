@@ -11,12 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from metalmark.client import RUNNER_CREDENTIAL_NAME
 from metalmark.model import InputError
 from metalmark.runner.launcher import LAUNCHER
 
 UNIT_NAME = "metalmark-runner.service"
-CREDENTIAL = "runner-key"
-"""Where `metalmark.client.find_runner_key` looks for it, below ``$CREDENTIALS_DIRECTORY``."""
 EXIT_REFUSED = 77
 """Exit code of a runner whose credentials the server refuses (EX_NOPERM): starting it again would not help."""
 _STOP_GRACE_S = 60
@@ -121,7 +120,7 @@ class ServiceUnit:
             modules=" ".join(_MODULES),
             command=" ".join(_word(word) for word in words),
             environment=" ".join(_quoted(f"{name}={value}") for name, value in variables.items()),
-            credential=CREDENTIAL,
+            credential=RUNNER_CREDENTIAL_NAME,
             key_file=_path("--key-file", self.key_file),
             refused=EXIT_REFUSED,
             start_s=_START_S,

@@ -7,7 +7,7 @@ import pytest
 
 from metalmark.client import RUNNER_CREDENTIAL_NAME
 from metalmark.model import InputError
-from metalmark.runner.service_unit import CREDENTIAL, EXIT_REFUSED, ServiceUnit
+from metalmark.runner.service_unit import EXIT_REFUSED, ServiceUnit
 
 
 def unit(**changes: object) -> ServiceUnit:
@@ -50,7 +50,7 @@ def test_refused_credentials_are_not_tried_again() -> None:
 
 
 def test_the_credential_is_where_the_runner_looks_for_it() -> None:
-    assert RUNNER_CREDENTIAL_NAME == CREDENTIAL
+    assert service(unit().text())["LoadCredential"][0].startswith(f"{RUNNER_CREDENTIAL_NAME}:")
 
 
 def test_specifiers_variables_and_quotes_are_taken_literally() -> None:
