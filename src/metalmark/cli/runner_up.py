@@ -202,13 +202,15 @@ def up(  # noqa: PLR0917  # the flags, all given by name
 
 def _serve(asked: _Asked) -> None:
     from metalmark.cli.async_command import run_async
+    from metalmark.cli.standard_error import unblocked_stderr
     from metalmark.runner import EXIT_REFUSED
 
-    try:
-        restart = run_async(lambda: _run(asked))
-    except ChannelRefused as error:
-        tell(error)
-        raise typer.Exit(EXIT_REFUSED) from None
+    with unblocked_stderr():
+        try:
+            restart = run_async(lambda: _run(asked))
+        except ChannelRefused as error:
+            tell(error)
+            raise typer.Exit(EXIT_REFUSED) from None
     if restart is not None:
         from metalmark.system import replace_process
 

@@ -26,6 +26,7 @@ from metalmark.cli.server_options import (
     need_server_packages,
     read_place,
 )
+from metalmark.cli.standard_error import unblocked_stderr
 from metalmark.cli.stop_signals import heeded
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def up(config: ConfigFile = None, bind: Bind = None, database: Database = None, 
     set_up_logging(min(shown(), Verbosity.INFO) if shown() is not Verbosity.ERROR else Verbosity.ERROR)
     forward_library_logs()
     place = read_place(config, server__bind=bind, database=database, storage=storage)
-    with alone(place):
+    with alone(place), unblocked_stderr():
         run_async(lambda: _serve(place))
 
 

@@ -34,6 +34,8 @@ class RunnerProcess:
     """Words before the command: ``ip netns exec NAME`` for instance."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    errors: int | None = None
+    """Descriptor that gets standard error; without one the log does."""
     boxes: set[str] = field(default_factory=set)
     """Names of boxes that `note_boxes` has seen."""
 
@@ -87,7 +89,7 @@ class RunnerProcess:
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=log,
+                stderr=log if self.errors is None else self.errors,
                 env={**kept, "METALMARK_HOME": str(self.home), **self.environment},
                 start_new_session=True,
             )
