@@ -289,3 +289,26 @@ async def share(one: Store, two: Store) -> None:
         await there.gone()
         given = [*here.given.values(), *there.given.values()]
         assert sorted(job.job for job in given if job) == sorted(jobs)
+
+
+async def test_a_notice_that_cannot_be_heeded_leaves_no_job_behind(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give(self: Dispatcher, spec: UUID, **_: object) -> None:
+        failed.append(spec)
+        raise KeyError(spec)
+
+    failed = list[UUID]()
+    spec = await floor.spec()
+    runner, next_one = await floor.runner(spec), await floor.runner(spec)
+    async with opened(floor.store) as hall:
+        await hall.wait(runner)
+        with monkeypatch.context() as broken:
+            broken.setattr(Dispatcher, "_give", give)
+            first = await floor.job(spec)
+            await hall.gone()
+        assert failed
+        await hall.wait(next_one)
+        second = await floor.job(spec)
+        await hall.gone()
+        assert [job.job for job in hall.given.values() if job] == [first.id, second.id]
