@@ -299,6 +299,9 @@ def test_live_output_and_unfinished_uploads_go_once_their_job_is_over(
     assert outputs() == 1 and uploader.status()["offset"] == 1000, "what runs is kept"
     for job in (held["job"], uploader.job):
         racks.move(job, JobEvent.CANCEL)
+    # What somebody else put there is left alone, and keeps nothing else.
+    racks.call(lambda context: context.blobs.put("uploads/0-of-somebody/x", b"x"))
     racks.call(lambda context: OutputSweep(context).sweep())
+    assert len(racks.call(lambda context: context.blobs.below("uploads/0-of-somebody"))) == 1
     assert outputs() == 0
     assert racks.call(lambda context: context.blobs.below(f"uploads/{uploader.job}")) == ()
