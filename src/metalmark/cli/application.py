@@ -69,12 +69,16 @@ class LazyGroup(TyperGroup):
         """Run the command that is named.
 
         Raises:
-            BadParameter: A value is not valid. What the parser's validation library calls it is left out.
+            BadParameter: A value is not valid, or missing. What the parser's validation library calls it is left out.
         """
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")
+            variables = getattr(error.param, "envvar", None)
+            if error.param is not None and error.param_hint is None and isinstance(variables, list):
+                # The parser would show the list as Python writes it, with the names that are there for compatibility.
+                error.param_hint = f"'{error.param.opts[0]}' (or {variables[0]})"
             raise
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:

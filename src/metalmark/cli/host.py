@@ -39,8 +39,18 @@ def group() -> None:
 
 
 @app.command("doctor", epilog="Exit code: 0 when qemu, firecracker or container is usable, 1 when none of them is.")
-def doctor(as_json: Annotated[bool, _JSON] = False) -> None:
+def doctor(
+    explain: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Examine nothing; tell symptom, cause and mending of this line.")
+    ] = None,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
     """Tell which sandboxes work here, and what is missing. Changes nothing."""
+    if explain is not None:
+        from metalmark.cli.host_display import explanation
+
+        sys.stdout.write(explanation(explain) + "\n")
+        return
     diagnosis = anyio.run(_examine)
     if as_json:
         _print_json(diagnosis.as_json())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metalmark.runner import TROUBLESHOOTING, Diagnosis, Finding, SetupPlan, Status
+from metalmark.model import InputError
+from metalmark.runner import Diagnosis, Finding, SetupPlan, Status
 
 _STYLE = {Status.OK: "green", Status.MISSING: "yellow", Status.UNUSABLE: "red"}
 
@@ -30,11 +33,25 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
         console.print(line, soft_wrap=True)
     for note in diagnosis.notes:
         advice = f"\n      {note.advice}" if note.advice else ""
-        console.print(Text(f"note: {note.text} [{note.name}]{advice}\n      {note.entry}"), soft_wrap=True)
+        console.print(Text(f"note: {note.text} [{note.name}]{advice}"), soft_wrap=True)
     console.print()
     works = ", ".join(str(sandbox.name) for sandbox in diagnosis.sandboxes if sandbox.usable)
     console.print(Text(f"Sandboxes that work here: {works or 'none'}."))
-    console.print(Text(f"Each line has an entry under its name in {TROUBLESHOOTING}."))
+    console.print(Text("More of a line: metalmark host doctor --explain NAME; of a sandbox: --explain sandbox-NAME."))
+
+
+def explanation(name: str) -> str:
+    """Return what the troubleshooting page says of a line.
+
+    Raises:
+        InputError: It has no entry of this name.
+    """
+    # A copy, for the documentation is not part of an installation.
+    page = (Path(__file__).parent / "pages" / "troubleshooting.md").read_text(encoding="utf-8")
+    entries = dict(re.findall(r"^### `([a-z0-9-]+)`\n\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL))
+    if name not in entries:
+        raise InputError("--explain", name, "no line has this name", hint=", ".join(entries))
+    return str(entries[name]).strip()
 
 
 def _table(*columns: str) -> Table:
@@ -68,7 +85,7 @@ def _mending(diagnosis: Diagnosis) -> Iterator[Text]:
     if broken:
         yield Text("\nTo mend it:")
     for finding in broken:
-        yield Text(f"  {finding.name}: {finding.fix}\n      {finding.entry}")
+        yield Text(f"  {finding.name}: {finding.fix}")
     if diagnosis.notes:
         yield Text("")
 

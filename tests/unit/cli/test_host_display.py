@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from metalmark.cli.host_display import plan_lines, show_diagnosis
-from metalmark.model import SandboxName
+from metalmark.cli.host_display import explanation, plan_lines, show_diagnosis
+from metalmark.model import InputError, SandboxName
 from metalmark.runner import Diagnosis, Finding, SetupPlan, Status
 from metalmark.runner.finding import Note, SandboxFinding
 from metalmark.runner.setup_plan import InstallPackages, JoinGroup
@@ -37,12 +37,20 @@ def test_every_line_its_mending_and_the_verdict_are_shown(capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert "a guest ran [really]" in shown, "text that looks like markup is text"
     assert f"  qemu: {command}\n" in shown, "a command to copy is not folded"
-    assert "      docs/howto/troubleshooting.md#qemu" in shown
-    assert "#kvm" not in shown, "nothing is wrong with it"
+    assert "docs/" not in shown, "an installation has no documentation"
+    assert "metalmark host doctor --explain NAME" in shown
     assert "no QEMU; install it" in shown
-    assert "note: irqbalance runs [irqbalance]\n      stop it\n      docs/howto/troubleshooting.md#irqbalance" in shown
+    assert "note: irqbalance runs [irqbalance]\n      stop it\n" in shown
     assert "Sandboxes that work here: container." in shown
     assert "\x1b" not in shown
+
+
+def test_a_line_is_explained_and_an_unknown_one_refused_with_those_there_are() -> None:
+    assert "**Mend.** `sudo usermod" in explanation("kvm-group")
+    assert "nested" not in explanation("sandbox-none")
+    with pytest.raises(InputError) as refused:
+        explanation("kvn")
+    assert "kvm-group, nested-virtualization" in refused.value.hint
 
 
 def test_no_sandbox_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import typer.main
 
 from metalmark.cli import runner_up
+from metalmark.cli.application import run_application
 from metalmark.cli.runner import app
 from metalmark.model import MIB, ChannelRefused, InputError
 from metalmark.runner import MAX_DOWNLOAD_BYTES, Restart
@@ -144,3 +145,12 @@ def test_end_of_the_daemon_is_the_end_of_the_command(monkeypatch: pytest.MonkeyP
         runner_up._serve(asked)
         # The next version reads the key where this one did.
         assert replaced == [(Path("/opt/metalmark/launch"), KEY)]
+
+
+def test_a_runner_that_is_not_named_is_asked_for_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        for name in ("METALMARK_RUNNER", "BENCHER_RUNNER"):
+            patch.delenv(name, raising=False)
+        run_application(["runner", "up"])
+    assert ended.value.code == 2
+    assert "Missing option '--runner' (or METALMARK_RUNNER)." in capsys.readouterr().err
