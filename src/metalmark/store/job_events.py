@@ -56,7 +56,8 @@ async def add_event(
 
 async def list_events(connection: AsyncConnection, job: UUID) -> list[JobEventRecord]:
     """Return what happened to a job, first things first."""
-    query = select(job_events).where(job_events.c.job_id == job).order_by(job_events.c.id)
+    # Identifiers of several servers may disagree about what came first; the lease, which every claim raises, does not.
+    query = select(job_events).where(job_events.c.job_id == job).order_by(job_events.c.lease, job_events.c.id)
     return [
         JobEventRecord(
             at=row.at,

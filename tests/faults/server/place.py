@@ -153,7 +153,7 @@ class Place:
                 os.kill(pid, signal.SIGCONT)
 
 
-_EVENTS = "SELECT job_id, event, status_before, status_after, lease FROM job_events ORDER BY job_id, id"
+_EVENTS = "SELECT job_id, event, status_before, status_after, lease FROM job_events ORDER BY job_id, lease, id"
 _JOBS = "SELECT id, status FROM jobs"
 
 FAULTS: dict[str, Callable[[Place, float], None]] = {

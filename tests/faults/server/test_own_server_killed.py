@@ -334,6 +334,9 @@ def right_ends(rig: Rig, life: Life) -> set[str]:
     lost = {"pending"} if retry and life.case.reach != "running" else {"failed"}
     if not life.lease:
         return lost | {"pending"}
+    if act == "claim":
+        # Its runner never spoke of it: it goes back when the server sees the connection end.
+        lost |= {"pending"}
     if rig.lives_on and (act in ("complete", "upload") or (life.kept and act not in ENDS | {"cancel"})):
         return {"processed"}
     return lost | {"complete": {"processed"}, "give up": {"canceled"}, "cancel": {"canceled"}}.get(act, set())

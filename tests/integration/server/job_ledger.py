@@ -36,7 +36,7 @@ async def check_ledger(store: Store) -> int:
     """Check the events of all jobs, and return how many events there are."""
     async with store.read() as connection:
         rows = await connection.execute(
-            text("SELECT job_id, event, status_before, status_after, lease FROM job_events ORDER BY job_id, id")
+            text("SELECT job_id, event, status_before, status_after, lease FROM job_events ORDER BY job_id, lease, id")
         )
         histories: defaultdict[object, list[Change]] = defaultdict(list)
         for job, event, before, after, lease in rows:
