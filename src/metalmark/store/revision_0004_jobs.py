@@ -178,7 +178,7 @@ def _job_events(op: Operations) -> None:
 
 
 def _indexes_of_job_events(op: Operations) -> None:
-    op.create_index("ix_job_events_of_job", "job_events", ["job_id", "id"], unique=False)
+    op.create_index("ix_job_events_of_job", "job_events", ["job_id", "lease", "id"], unique=False)
 
 
 def _job_output_chunks(op: Operations) -> None:

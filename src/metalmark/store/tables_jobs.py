@@ -103,7 +103,7 @@ job_events = Table(
     Column("runner_id", Identifier),
     Column("reason", Words),
     Column("details", Document),
-    Index("ix_job_events_of_job", "job_id", "id"),
+    Index("ix_job_events_of_job", "job_id", "lease", "id"),
 )
 
 job_output_chunks = Table(

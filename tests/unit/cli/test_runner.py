@@ -80,7 +80,7 @@ def test_words_after_dashes_and_image_flag_beat_the_job_file(tmp_path: Path, ask
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("command = ['x']", "job.toml: image is None"),
+        ("command = ['x']", "job.toml: image is missing"),
         ("image = 'x'\n[machine]\nmemory = 1", "job.toml: machine.memory is '1'"),
         ("image = 'x'\nworkdir = 'here'", "job.toml: workdir is 'here'"),
         ("image = 'x'\niterations = 'many'", "job.toml: iterations is 'many'"),
