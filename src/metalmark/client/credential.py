@@ -91,11 +91,14 @@ def parse_token(text: str, *, source: str, exposed: str = "") -> Credential:
     return Credential(kind=CredentialKind.TOKEN, secret=token, source=source, exposed=exposed)
 
 
-def read_key_file(path: Path, *, source: str) -> Credential:
-    """Read a key or token from a file; ``-`` is standard input. Blocking.
+def read_secret_text(path: Path, *, source: str) -> tuple[str, str]:
+    """Read the text of a file that holds a secret; ``-`` is standard input. Blocking.
+
+    Returns:
+        The text, and who else can read it there, in words; empty when nobody.
 
     Raises:
-        InputError: It cannot be read, or holds neither.
+        InputError: It cannot be read.
     """
     exposed = ""
     try:
@@ -110,6 +113,16 @@ def read_key_file(path: Path, *, source: str) -> Credential:
                 exposed = f"other users can read {path}; take that from them with chmod 600"
     except OSError as error:
         raise InputError(source, str(path), error.strerror or "it cannot be read") from None
+    return text, exposed
+
+
+def read_key_file(path: Path, *, source: str) -> Credential:
+    """Read a key or token from a file; ``-`` is standard input. Blocking.
+
+    Raises:
+        InputError: It cannot be read, or holds neither.
+    """
+    text, exposed = read_secret_text(path, source=source)
     if _TOKEN.fullmatch(text.strip()):
         return parse_token(text, source=f"{source} {path}", exposed=exposed)
     return parse_key(text, source=f"{source} {path}", exposed=exposed)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from metalmark.client.credential import Credential, CredentialKind
+from metalmark.client.credential import Credential, CredentialKind, read_secret_text
 from metalmark.model import InputError, StableError
 
 RUNNER_CREDENTIAL_NAME = "runner-key"
@@ -19,7 +16,6 @@ RUNNER_KEY_VARIABLES = ("METALMARK_RUNNER_KEY", "BENCHER_RUNNER_KEY")
 """Variables that hold the key itself; the first that is set counts."""
 
 _HIDDEN = "***"
-_LONGEST = 64 * 1024
 _KEY = re.compile(r"bencher_runner_[0-9A-Za-z]{30}")
 
 
@@ -87,17 +83,5 @@ def find_runner_key(
 
 
 def _read(path: Path, *, source: str) -> Credential:
-    exposed = ""
-    try:
-        if str(path) == "-":
-            text = sys.stdin.read(_LONGEST)
-        else:
-            with path.open("rb") as stream:
-                text = stream.read(_LONGEST).decode("ascii", errors="replace")
-                mode = os.fstat(stream.fileno()).st_mode
-            # What is no regular file, like the pipe of a shell's <(…), is gone with who made it.
-            if stat.S_ISREG(mode) and mode & 0o044:
-                exposed = f"other users can read {path}; take that from them with chmod 600"
-    except OSError as error:
-        raise InputError(source, str(path), error.strerror or "it cannot be read") from None
+    text, exposed = read_secret_text(path, source=source)
     return parse_runner_key(text, source=f"{source} {path}", exposed=exposed)
