@@ -25,6 +25,7 @@ TESTED_ELSEWHERE = {
     "cli/application.py": "tests/integration/test_command_line.py",
     "cli/main.py": "tests/integration/test_command_line.py",
     "cli/reference.py": "tests/integration/test_command_line.py",
+    "cli/dashed_command.py": "tests/unit/cli/test_runner.py",
     "cli/job_file_reference.py": "tests/integration/test_command_line.py",
     "cli/local_job_file.py": "tests/unit/cli/test_runner.py",
     "cli/run.py": "tests/integration/cli/test_run.py",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,8 @@ import typer
 
 from metalmark.cli import run_flags as flags
 from metalmark.cli.branch import StartHash, StartReset, StartThresholds, StartVersions
+from metalmark.cli.dashed_command import AFTER_DASHES, DashedCommand
 from metalmark.cli.errors import exit_status, tell
-from metalmark.cli.job_options import repeat_flags, split_words
 from metalmark.cli.record_flags import only_given
 from metalmark.cli.remote import RemoteCommand, remote_command
 from metalmark.cli.view import View, show, single
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
-_AFTER_DASHES = "metalmark.after_dashes"
-_LISTS = frozenset(("--entrypoint",))
 _EPILOG = (
     "Exit code: the benchmark's own; 124 time-out, 125 a fault that is not the benchmark's, 126 not executable, 127 "
     "not found, 128+N ended by signal N or canceled, 2 wrong usage. Standard output carries the benchmark's, or with "
@@ -39,24 +36,11 @@ _EPILOG = (
 )
 
 
-class RunCommand(RemoteCommand):
-    """Understands ``-- CMD…``, and ends with codes that no benchmark's are mistaken for."""
+class RunCommand(DashedCommand, RemoteCommand):
+    """Ends with codes that no benchmark's are mistaken for."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Take the command after ``--`` out of the words, and write lists as repeated flags."""
-        own, ctx.meta[_AFTER_DASHES] = split_words(args)
-        valued = {name for option in self.params if not getattr(option, "is_flag", False) for name in option.opts}
-        ctx.allow_extra_args = True
-        rest = super().parse_args(ctx, repeat_flags(own, lists=_LISTS, valued=frozenset(valued) - _LISTS))
-        if rest and not ctx.resilient_parsing:
-            raise InputError(
-                "FILE.toml", rest[0], "one is named already", hint=f"put a command after --: -- {shlex.join(rest)}"
-            )
-        return rest
-
-    def collect_usage_pieces(self, ctx: Context) -> list[str]:
-        """Name what may follow the flags."""
-        return [*super().collect_usage_pieces(ctx), "[-- CMD...]"]
+    several = frozenset(("--entrypoint",))
+    only_one = ("FILE.toml", "one is named already")
 
     def invoke(self, ctx: Context) -> object:
         """Do it; a failure is no benchmark's."""
@@ -122,7 +106,7 @@ async def run(
     )
     fields: Mapping[str, object] = {
         "image": image,
-        "command": context.meta[_AFTER_DASHES] or None,
+        "command": context.meta[AFTER_DASHES] or None,
         "spec": spec,
         "entrypoint": None if not entrypoint else [] if entrypoint == [""] else entrypoint,
         "env": flags.variables(env),

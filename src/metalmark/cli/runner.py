@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
-from typer.core import TyperCommand
 
 from metalmark.cli import local_run_flags as flags
+from metalmark.cli.dashed_command import AFTER_DASHES, DashedCommand
 from metalmark.cli.errors import exit_status, tell
-from metalmark.cli.job_options import JobOptions, repeat_flags, split_words
+from metalmark.cli.job_options import JobOptions
 from metalmark.cli.local_job_file import is_job_file, with_job_file
 from metalmark.cli.logs import Verbosity, set_up_logging, shown
 from metalmark.cli.runner_records import add_runner_records
 from metalmark.cli.runner_service import add_runner_service
 from metalmark.cli.runner_up import add_runner_up
 from metalmark.model import InputError
-
-if TYPE_CHECKING:
-    from typer._click.core import Context  # only for a signature; Typer has no public name for it
 
 app = typer.Typer(
     help="Run benchmarks on this machine, and look after a server's runners.",
@@ -31,29 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_LISTS = frozenset(("--entrypoint", "--cmd"))
-_AFTER_DASHES = "metalmark.after_dashes"
 
-
-class _RunCommand(TyperCommand):
-    """Understands ``-- CMD…`` and flags that take several words, which the parser below it does not."""
-
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Take the command after ``--`` out of the words, and write lists as repeated flags."""
-        own, ctx.meta[_AFTER_DASHES] = split_words(args)
-        valued = {name for option in self.params if not getattr(option, "is_flag", False) for name in option.opts}
-        # The parser's own words for too many arguments do not say what would be right.
-        ctx.allow_extra_args = True
-        rest = super().parse_args(ctx, repeat_flags(own, lists=_LISTS, valued=frozenset(valued) - _LISTS))
-        if rest and not ctx.resilient_parsing:
-            raise InputError(
-                "IMAGE", rest[0], "one image is named already", hint=f"put a command after --: -- {shlex.join(rest)}"
-            )
-        return rest
-
-    def collect_usage_pieces(self, ctx: Context) -> list[str]:
-        """Name what may follow the flags."""
-        return [*super().collect_usage_pieces(ctx), "[-- CMD...]"]
+class _RunCommand(DashedCommand):
+    several = frozenset(("--entrypoint", "--cmd"))
+    only_one = ("IMAGE", "one image is named already")
 
 
 _EPILOG = (
@@ -119,7 +95,7 @@ def run(  # noqa: PLR0917  # the flags, all given by name
             set_up_logging(Verbosity.of(verbose=verbose, quiet=quiet, environment=os.environ))
         options = JobOptions(
             image=_image(image, image_flag),
-            command=context.meta[_AFTER_DASHES],
+            command=context.meta[AFTER_DASHES],
             sandbox=sandbox,
             timeout=timeout,
             iterations=iterations,
