@@ -1,8 +1,8 @@
 """Deadlines: the one timer of a server process.
 
 What is due when is in the store alone, so that every process can act on it and none has to remember. The timer sleeps
-until the earliest deadline, does what is due, and looks again; a change that may bring an earlier one wakes it. At
-start it is what it will be ever after.
+until the earliest deadline, does what is due, and looks again; a change may bring an earlier one. At start it is what
+it will be ever after.
 
 Deadlines are times of day, as several machines have to agree on them, and times of day can be set. The timer notices
 when its clock was, as a monotonic clock goes with it, and then lets leases begin anew and limits move along.
@@ -10,6 +10,7 @@ when its clock was, as a monotonic clock goes with it, and then lets leases begi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -36,7 +37,11 @@ from metalmark.store import (
 from metalmark.system import Clock
 
 _STEP_S = 1.0
-_LATE_S = 2.0
+_TICK_S = 1.0
+"""By sleeping no longer at a time, the timer sees that its process was stopped, whenever the next deadline is. It is no
+longer than the shortest lease, so that a new deadline needs to wake nobody."""
+_LATE_S = 1.5
+_LISTEN_S = 2.0
 _UNREAD_S = 30.0
 _RETRY_S = 0.5
 _SHARED_LOOK_S = 4.0
@@ -73,8 +78,7 @@ class Deadlines:
         self._moved = moved
         self._unread_s = 0.0
         self._unreadable: set[UUID] = set()
-        self._sooner = anyio.Event()
-        self._wakes_s = 0.0
+        self._wakes_s = math.inf
         self._offset = self._read_offset()
 
     def _read_offset(self) -> timedelta:
@@ -99,13 +103,11 @@ class Deadlines:
         self._wake_by(self._clock.monotonic_s() + min(self._limits.heartbeat_timeout_s, self._limits.max_pending_s))
 
     def _wake_by(self, monotonic_s: float) -> None:
-        if monotonic_s < self._wakes_s:
-            self._wakes_s = monotonic_s
-            self._sooner.set()
+        self._wakes_s = min(self._wakes_s, monotonic_s)
 
     async def _keep_time(self) -> None:
         while True:
-            self._sooner = anyio.Event()
+            self._wakes_s = math.inf
             try:
                 await self._heed_clock()
                 left_s = await self._until_done(self._do_what_is_due)
@@ -115,24 +117,19 @@ class Deadlines:
             if self._store.engine_name == "postgresql":
                 # A claim of another process is told to nobody, for the sake of its speed.
                 left_s = min(left_s, _SHARED_LOOK_S)
-            self._wakes_s = self._clock.monotonic_s() + left_s
+            # Not later than what was expected while it looked.
+            self._wake_by(self._clock.monotonic_s() + left_s)
             await self._sleep()
 
     async def _sleep(self) -> None:
         """Sleep until `_wakes_s`, which others may bring forward meanwhile."""
         while (left_s := self._wakes_s - self._clock.monotonic_s()) > 0:
-            self._sooner = anyio.Event()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._wait_for_sooner, tasks.cancel_scope)
-                await self._clock.sleep_s(left_s)
-                tasks.cancel_scope.cancel()
-        if -left_s > _LATE_S:
-            # The process was stopped. What runners said meanwhile waits in its sockets, and is heard first.
-            await self._clock.sleep_s(_LATE_S)
-
-    async def _wait_for_sooner(self, scope: anyio.CancelScope) -> None:
-        await self._sooner.wait()
-        scope.cancel()
+            tick_s = min(left_s, _TICK_S)
+            began_s = self._clock.monotonic_s()
+            await self._clock.sleep_s(tick_s)
+            if self._clock.monotonic_s() - began_s - tick_s > _LATE_S:
+                # The process was stopped. What runners said meanwhile waits in its sockets, and is heard first.
+                await self._clock.sleep_s(_LISTEN_S)
 
     async def _until_done(self, step: Callable[[], Awaitable[T]]) -> T:
         """Carry out a step; while the store cannot, try again."""

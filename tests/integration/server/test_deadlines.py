@@ -142,12 +142,13 @@ async def test_a_clock_that_is_set_ends_no_job(floor: Timed, step_s: int) -> Non
         await floor.becomes(claimed, JobStatus.FAILED)
 
 
-async def test_a_process_that_was_stopped_hears_its_runners_first(floor: Timed) -> None:
+@pytest.mark.parametrize(("before_s", "stopped_s"), [(2, 200), (61, 30)], ids=["far beyond", "just beyond"])
+async def test_a_process_that_was_stopped_hears_its_runners_first(floor: Timed, before_s: int, stopped_s: int) -> None:
     async with timer(floor) as deadlines:
         claimed = await floor.claimed()
         deadlines.expect_lease()
-        await pass_time(floor, 2)
-        floor.clock.advance(200)
+        await pass_time(floor, before_s)
+        floor.clock.advance(stopped_s)
         await anyio.sleep(0.1)
         assert await floor.status(claimed) is JobStatus.CLAIMED
         await floor.beat(claimed)
