@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from metalmark.runner.context import ChosenSandbox, ExecutionContext, Images, RunImage, RunRootfs, Sandboxes
     from metalmark.runner.daemon import DaemonObserver, DaemonSettings, run_daemon
     from metalmark.runner.doctor import diagnose
+    from metalmark.runner.end_file import EndKind, EndOfJob, SpooledEnd
     from metalmark.runner.executor import RunRecord, execute
     from metalmark.runner.fault_of import as_metalmark_error
     from metalmark.runner.finding import TROUBLESHOOTING, Diagnosis, Finding, Status
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from metalmark.runner.real_host import examine_host, host_firecracker
     from metalmark.runner.real_surroundings import CachedImages, MachineSandboxes
     from metalmark.runner.result_json import embedded, write_result
-    from metalmark.runner.result_spool import EndKind, EndOfJob, ResultSpool, SpooledEnd
+    from metalmark.runner.result_spool import ResultSpool
     from metalmark.runner.run_spool import spool_folder
     from metalmark.runner.runner_identity import RunnerIdentity
     from metalmark.runner.saved_run import check_target, save_run
@@ -138,8 +139,8 @@ _MODULES = {
     "DaemonSettings": "daemon",
     "Deadlines": "phase_clock",
     "Diagnosis": "finding",
-    "EndKind": "result_spool",
-    "EndOfJob": "result_spool",
+    "EndKind": "end_file",
+    "EndOfJob": "end_file",
     "ExecutionContext": "context",
     "Finding": "finding",
     "Hands": "self_update",
@@ -172,7 +173,7 @@ _MODULES = {
     "ServiceUnit": "service_unit",
     "SessionPace": "session_pace",
     "SetupPlan": "setup_plan",
-    "SpooledEnd": "result_spool",
+    "SpooledEnd": "end_file",
     "Status": "finding",
     "StopRequest": "stop_request",
     "Systemctl": "service",

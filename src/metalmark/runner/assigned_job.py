@@ -33,6 +33,7 @@ from metalmark.runner.assignment import Assignment
 from metalmark.runner.context import ChosenSandbox, ExecutionContext, Images, Sandboxes
 from metalmark.runner.cpu_shares import CpuShares
 from metalmark.runner.end_document import write_document
+from metalmark.runner.end_file import EndKind, EndOfJob, SpooledEnd
 from metalmark.runner.executor import RunRecord, execute
 from metalmark.runner.fault_of import as_metalmark_error
 from metalmark.runner.job_in_hand import JobInHand
@@ -40,7 +41,7 @@ from metalmark.runner.job_verdict import end_of_run
 from metalmark.runner.observer import RunObserver
 from metalmark.runner.phase_clock import Deadlines
 from metalmark.runner.proved_capabilities import as_capabilities
-from metalmark.runner.result_spool import ByteSink, EndKind, EndOfJob, ResultSpool, SpooledEnd
+from metalmark.runner.result_spool import ByteSink, ResultSpool
 from metalmark.runner.stop_request import Urgency
 from metalmark.sandbox import Stream
 from metalmark.system import Folders, in_thread, monotonic_s, sleep_s

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from metalmark.runner.result_spool import EndKind, SpooledEnd, has_results
+from metalmark.runner.end_file import EndKind, SpooledEnd, has_results
 from metalmark.wire import (
     ERROR_MAX_LENGTH,
     Broke,

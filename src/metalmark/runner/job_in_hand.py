@@ -7,8 +7,8 @@ from uuid import UUID
 
 from metalmark.model import Phase
 from metalmark.runner.assignment import Assignment
+from metalmark.runner.end_file import SpooledEnd
 from metalmark.runner.live_tail import LiveTail
-from metalmark.runner.result_spool import SpooledEnd
 from metalmark.runner.stop_request import StopRequest
 
 

@@ -8,10 +8,10 @@ from typing import Protocol
 import structlog
 
 from metalmark.model import MetalmarkError, Phase
+from metalmark.runner.end_file import SpooledEnd
 from metalmark.runner.end_message import own_end
 from metalmark.runner.job_in_hand import JobInHand
 from metalmark.runner.jobs_in_hand import JobsInHand
-from metalmark.runner.result_spool import SpooledEnd
 from metalmark.runner.session_pace import SessionPace
 from metalmark.system import in_thread
 from metalmark.wire import Began, Body, LiveOutput, PhaseTold, RefusalReason, Refused, Taken

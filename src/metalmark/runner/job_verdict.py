@@ -17,7 +17,7 @@ from metalmark.model import (
     UnsupportedImage,
     WrongPlatform,
 )
-from metalmark.runner.result_spool import EndKind, EndOfJob
+from metalmark.runner.end_file import EndKind, EndOfJob
 
 _OF_THE_JOB = frozenset(
     error.__name__

@@ -9,8 +9,9 @@ import anyio
 import structlog
 
 from metalmark.runner.assignment import Assignment
+from metalmark.runner.end_file import EndKind, EndOfJob, SpooledEnd
 from metalmark.runner.job_in_hand import JobInHand
-from metalmark.runner.result_spool import EndKind, EndOfJob, ResultSpool, SpooledEnd
+from metalmark.runner.result_spool import ResultSpool
 from metalmark.system import in_thread
 from metalmark.wire import SLOTS_MAX
 

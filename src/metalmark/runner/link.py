@@ -23,10 +23,10 @@ from metalmark.client import (
     upload_output,
 )
 from metalmark.model import ChannelLost, InputError, MetalmarkError, RequestRefused, StableError, TransientError
+from metalmark.runner.end_file import SpooledEnd
 from metalmark.runner.job_teller import UploadRejected
 from metalmark.runner.jobs_in_hand import JobsInHand
 from metalmark.runner.link_observer import LinkObserver
-from metalmark.runner.result_spool import SpooledEnd
 from metalmark.runner.runner_identity import RunnerIdentity
 from metalmark.runner.self_update import Updates
 from metalmark.runner.session_own import OwnSession

@@ -21,111 +21,22 @@ import hashlib
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import IO, Annotated, Literal, Protocol, Self
+from typing import IO, Protocol, Self
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from metalmark.model import Conflict, NoSpace
+from metalmark.runner.end_file import BARE_DOCUMENT, EndFile, EndKind, EndOfJob, SpooledEnd, bare_end
 from metalmark.system import no_space_told, published, sync_folder, try_locked
 
 SPOOL_MAX_BYTES = 4 * 1024**3
 """Most bytes of all documents that wait for the server."""
-ERROR_MAX_LENGTH = 4096
-"""Most characters of an error: the reserve has room for it in any script."""
 _RESERVE_BYTES = 64 * 1024
-_BARE_DOCUMENT = b'{"results":[]}'
-"""Of an end without results."""
-_BARE_CHECKSUM = hashlib.sha256(_BARE_DOCUMENT).hexdigest()
 _DIED = "the runner ended in the middle of the job"
 _log = structlog.get_logger(__name__)
-
-
-class EndKind(StrEnum):
-    """How a job ended; the value is the event that tells it."""
-
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELED = "canceled"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpooledEnd:
-    """The end of a job, durable. Its document is a `JobOutput` as JSON, the file that ``job view`` shows as output."""
-
-    job: UUID
-    lease: int
-    kind: EndKind
-    error: str | None
-    """Why it failed; only with `EndKind.FAILED`."""
-    infrastructure: bool
-    """The benchmark is not to blame for the failure."""
-    document: Path
-    """Not there for an end without results that could not be written."""
-    checksum: str
-    """SHA-256 of the document in lower-case hex."""
-    size_bytes: int
-
-
-class _EndFile(BaseModel):
-    """What a file ``.end`` holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal[1] = 1
-    job: UUID
-    lease: Annotated[int, Field(ge=0)]
-    kind: EndKind
-    error: str | None
-    infrastructure: bool
-    checksum: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size_bytes: Annotated[int, Field(ge=0)]
-
-    @classmethod
-    def of(cls, job: UUID, lease: int, end: EndOfJob, *, checksum: str, size_bytes: int) -> _EndFile:
-        return cls(
-            job=job,
-            lease=lease,
-            kind=end.kind,
-            error=None if end.error is None else short_error(end.error),
-            infrastructure=end.infrastructure,
-            checksum=checksum,
-            size_bytes=size_bytes,
-        )
-
-    @property
-    def text(self) -> bytes:
-        return self.model_dump_json().encode()
-
-    def spooled(self, document: Path) -> SpooledEnd:
-        return SpooledEnd(
-            job=self.job,
-            lease=self.lease,
-            kind=self.kind,
-            error=self.error,
-            infrastructure=self.infrastructure,
-            document=document,
-            checksum=self.checksum,
-            size_bytes=self.size_bytes,
-        )
-
-
-def has_results(end: SpooledEnd) -> bool:
-    """Whether there is more in the document of an end than that there is nothing."""
-    return end.checksum != _BARE_CHECKSUM
-
-
-@dataclass(frozen=True, kw_only=True)
-class EndOfJob:
-    """How a job ended, without its document."""
-
-    kind: EndKind
-    error: str | None = None
-    infrastructure: bool = False
 
 
 class ByteSink(Protocol):
@@ -204,8 +115,8 @@ class ResultSpool:
         died = EndOfJob(kind=EndKind.FAILED, error=_DIED, infrastructure=True)
         try:
             with no_space_told(spare):
-                spare.write_bytes(_BARE_DOCUMENT)
-                text = _bare_end(job, lease, died).text
+                spare.write_bytes(BARE_DOCUMENT)
+                text = bare_end(job, lease, died).text
                 # White space after JSON is JSON, and takes up the room that is to be kept.
                 begun.write_bytes(text + b" " * (_RESERVE_BYTES - len(text)))
         except (NoSpace, OSError):
@@ -245,7 +156,7 @@ class ResultSpool:
         Where it cannot be written, it is in memory only.
         """
         try:
-            return self._keep(job, lease, end, lambda sink: sink.write(_BARE_DOCUMENT))
+            return self._keep(job, lease, end, lambda sink: sink.write(BARE_DOCUMENT))
         except (NoSpace, OSError) as error:
             return self._in_memory(job, lease, end, error)
 
@@ -268,7 +179,7 @@ class ResultSpool:
                 stream.flush()
                 os.fsync(stream.fileno())
             checksum = counted.hasher.hexdigest()
-            kept = _EndFile.of(job, lease, end, checksum=checksum, size_bytes=counted.size_bytes)
+            kept = EndFile.of(job, lease, end, checksum=checksum, size_bytes=counted.size_bytes)
             with published(place.with_suffix(".end")) as stream:
                 stream.write(kept.text)
         except BaseException:
@@ -282,7 +193,7 @@ class ResultSpool:
         place = self._place(job, lease)
         spare, begun, document = (place.with_suffix(suffix) for suffix in (".spare", ".begun", ".json"))
         with no_space_told(spare):
-            kept = _bare_end(job, lease, end)
+            kept = bare_end(job, lease, end)
             _overwrite(begun, kept.text)
             spare.replace(document)
             begun.replace(place.with_suffix(".end"))
@@ -291,13 +202,13 @@ class ResultSpool:
 
     def _in_memory(self, job: UUID, lease: int, end: EndOfJob, error: Exception) -> SpooledEnd:
         _log.error("the end of a job is in memory only", job=str(job), error=str(error))
-        bare = _bare_end(job, lease, end)
+        bare = bare_end(job, lease, end)
         return bare.spooled(self._place(job, lease).with_suffix(".json"))
 
     def _read(self, path: Path) -> SpooledEnd | None:
         document = path.with_suffix(".json")
         try:
-            found = _EndFile.model_validate_json(path.read_bytes())
+            found = EndFile.model_validate_json(path.read_bytes())
             written = (document.stat().st_size, _sha256(document)) == (found.size_bytes, found.checksum)
             why = "" if written and path.stem == f"{found.job}.{found.lease}" else "it is not what was written"
         except ValidationError:
@@ -333,16 +244,6 @@ class _Counted:
             raise NoSpace("too many results wait for the server", hint="see to it that the server can be reached")
         self.hasher.update(data)
         return self._stream.write(data)
-
-
-def short_error(text: str) -> str:
-    """Return an error as an end keeps it: bounded, and what has no place in UTF-8 replaced."""
-    fits = text if len(text) <= ERROR_MAX_LENGTH else text[: ERROR_MAX_LENGTH - 1] + "…"
-    return fits.encode("utf-8", "replace").decode("utf-8")
-
-
-def _bare_end(job: UUID, lease: int, end: EndOfJob) -> _EndFile:
-    return _EndFile.of(job, lease, end, checksum=_BARE_CHECKSUM, size_bytes=len(_BARE_DOCUMENT))
 
 
 def _overwrite(path: Path, data: bytes) -> None:

@@ -15,11 +15,11 @@ import structlog
 
 from metalmark.model import ChannelLost
 from metalmark.runner.assignment import Assignment
+from metalmark.runner.end_file import EndKind, SpooledEnd
 from metalmark.runner.end_message import public_end
 from metalmark.runner.job_in_hand import JobInHand
 from metalmark.runner.jobs_in_hand import JobsInHand
 from metalmark.runner.link_observer import LinkObserver
-from metalmark.runner.result_spool import EndKind, SpooledEnd
 from metalmark.runner.runner_identity import RunnerIdentity
 from metalmark.runner.self_update import Updates
 from metalmark.runner.session_pace import SessionPace

@@ -20,11 +20,12 @@ import anyio
 
 from metalmark.client import ConnectionSettings, Credential, ServerAddress, parse_runner_key
 from metalmark.model import Phase
+from metalmark.runner.end_file import EndKind, EndOfJob, SpooledEnd
 from metalmark.runner.job_in_hand import JobInHand
 from metalmark.runner.jobs_in_hand import JobsInHand
 from metalmark.runner.link import Link
 from metalmark.runner.link_observer import LinkObserver
-from metalmark.runner.result_spool import EndKind, EndOfJob, ResultSpool, SpooledEnd
+from metalmark.runner.result_spool import ResultSpool
 from metalmark.runner.runner_identity import RunnerIdentity
 from metalmark.runner.self_update import NoUpdates
 from metalmark.runner.session_pace import SessionPace

@@ -11,7 +11,8 @@ from tests.unit.runner.assignments import CAPABLE, assignment
 from metalmark.cli.runner_view import RunnerView
 from metalmark.model import ChannelLost, Phase
 from metalmark.runner import JobsInHand, ProvedMachine
-from metalmark.runner.result_spool import EndKind, EndOfJob, ResultSpool
+from metalmark.runner.end_file import EndKind, EndOfJob
+from metalmark.runner.result_spool import ResultSpool
 
 pytestmark = pytest.mark.anyio
 JOB = UUID("0197c3d4-0000-7000-8000-000000000001")

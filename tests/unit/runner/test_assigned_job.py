@@ -15,10 +15,11 @@ from tests.unit.runner.surroundings import FakeImages, FakeSandboxes, topology
 from metalmark.model import ImageNotFound, NoSpace, OutputLimits, Phase, RegistryUnavailable, SandboxName
 from metalmark.runner.assigned_job import JobExecutor, JobSurroundings, job_spec, refusal, registry_access
 from metalmark.runner.assignment import Assignment
+from metalmark.runner.end_file import EndKind, SpooledEnd, has_results
 from metalmark.runner.end_message import own_end
 from metalmark.runner.job_in_hand import JobInHand
 from metalmark.runner.jobs_in_hand import JobsInHand
-from metalmark.runner.result_spool import EndKind, ResultSpool, SpooledEnd, has_results
+from metalmark.runner.result_spool import ResultSpool
 from metalmark.system import Folders
 from metalmark.testing.fake_sandbox import FakeCommand, FakeDriver
 from metalmark.wire import Broke, JobOutput

@@ -11,9 +11,10 @@ from tests.unit.runner.assignments import assignment
 from metalmark.model import Phase
 from metalmark.runner import StopRequest, Urgency, daemon
 from metalmark.runner.daemon import drained
+from metalmark.runner.end_file import EndKind, EndOfJob, SpooledEnd
 from metalmark.runner.job_in_hand import JobInHand
 from metalmark.runner.jobs_in_hand import JobsInHand
-from metalmark.runner.result_spool import EndKind, EndOfJob, ResultSpool, SpooledEnd
+from metalmark.runner.result_spool import ResultSpool
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
+from metalmark.runner.end_file import EndKind, SpooledEnd
 from metalmark.runner.end_message import own_end, public_end
-from metalmark.runner.result_spool import EndKind, SpooledEnd
 from metalmark.wire import (  # fmt: skip
     Broke,
     HostOutput,

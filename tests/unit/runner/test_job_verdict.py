@@ -11,8 +11,8 @@ from metalmark.model import (
     StreamResult,
     exit_code,
 )
+from metalmark.runner.end_file import EndKind, EndOfJob
 from metalmark.runner.job_verdict import end_of_run
-from metalmark.runner.result_spool import EndKind, EndOfJob
 
 EMPTY = StreamResult(kept_bytes=0, written_bytes=0, truncated=False)
 LIMITS = LimitsResult(vcpus=1, memory_bytes=1, disk_bytes=1, pids=1, timeout_s=1, network=False)

@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 
 from metalmark.model import Conflict, NoSpace
-from metalmark.runner.result_spool import ByteSink, EndKind, EndOfJob, ResultSpool, short_error
+from metalmark.runner.end_file import EndKind, EndOfJob, short_error
+from metalmark.runner.result_spool import ByteSink, ResultSpool
 
 JOB = UUID("0197c3d4-0000-7000-8000-000000000001")
 OTHER = UUID("0197c3d4-0000-7000-8000-000000000002")

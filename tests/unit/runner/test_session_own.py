@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tests.unit.runner.modeled_server import FastClock, ModeledServer, leased
 
 from metalmark.model import ChannelLost, MetalmarkError, ProtocolError
+from metalmark.runner.end_file import SpooledEnd
 from metalmark.runner.job_teller import UploadRejected
-from metalmark.runner.result_spool import SpooledEnd
 from metalmark.runner.session_own import OwnSession
 from metalmark.testing.scripted_hands import (
     QUICK,
