@@ -59,11 +59,7 @@ class AgentExecution(Execution):
         self._stream = stream
 
     async def started(self) -> None:
-        """Wait until the program runs, or the command has ended without.
-
-        Raises:
-            BoxLost, ProtocolError: The connection ended first.
-        """
+        """Wait until the program runs, or the command has ended without, or the connection has ended."""
         await self._stream.started.wait()
 
     async def wait(self) -> Exited:

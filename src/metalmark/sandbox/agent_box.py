@@ -241,6 +241,10 @@ class _BoxExecution(Execution):
         self._box = box
         self._execution = execution
 
+    async def started(self) -> None:
+        """Wait until the program runs, or the command has ended without, or the box went away."""
+        await self._execution.started()
+
     async def wait(self) -> Exited:
         """Wait for its end.
 

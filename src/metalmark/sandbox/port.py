@@ -95,6 +95,12 @@ class BoxFacts:
 class Execution(Protocol):
     """A command that runs in a box."""
 
+    async def started(self) -> None:
+        """Wait until the program runs, or the command has ended without.
+
+        Returns also when the box went away; `wait` says so.
+        """
+
     async def wait(self) -> Exited:
         """Wait for its end.
 

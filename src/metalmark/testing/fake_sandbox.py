@@ -27,6 +27,7 @@ from metalmark.sandbox import (
     OutputSink,
     Stream,
 )
+from metalmark.system import sleep_s
 from metalmark.wire import Clock, Done, Ending, Exec, Exited, Get
 
 
@@ -48,6 +49,8 @@ class FakeCommand:
     """Sent for output files instead of a tar stream of `files`."""
     start_error: MetalmarkError | None = None
     hangs_at_start: bool = False
+    starts_after_s: float = 0.0
+    """From the request to run it until its program runs."""
     lost: bool = False
     """The box goes away after the output."""
 
@@ -67,6 +70,10 @@ class FakeExecution(Execution):
                 self._counts[stream] += len(piece)
                 if kept:
                     output(stream, kept)
+
+    async def started(self) -> None:
+        """Take as long as the command says."""
+        await sleep_s(self._command.starts_after_s)
 
     async def wait(self) -> Exited:
         """End at once, or with the first signal that counts."""

@@ -119,6 +119,16 @@ def test_exit_codes_as_documented(home: Path, image: str, words: tuple[str, ...]
         assert "Traceback" not in told
 
 
+@pytest.mark.parametrize("sandbox", ["container", "qemu"])
+def test_a_benchmark_has_all_of_its_time(home: Path, home_with_kernel: Path, image: str, sandbox: str) -> None:
+    place = home if sandbox == "container" else home_with_kernel
+    done = run(place, image, "--json", "--timeout", "1", "--", "sleep", "60", sandbox=sandbox)
+    [iteration] = json.loads(done.stdout)["iterations"]
+    assert (done.returncode, iteration["outcome"]) == (124, "timed_out"), done.stderr.decode()
+    # Of its end a busy machine makes more; that it comes early would be our doing.
+    assert 1 <= iteration["wall_s"] < 10
+
+
 def test_streams_are_the_benchmarks_own_bytes(home: Path, image: str) -> None:
     done = run(home, image, "-q", "--", "bytes", "00ff0a", ";", "err", "to stderr")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"\x00\xff\n", b"to stderr\n")

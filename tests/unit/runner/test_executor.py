@@ -154,6 +154,36 @@ async def test_time_out_kills_what_ignores_the_polite_signal(tmp_path: Path) -> 
     assert driver.boxes[0].executions[0].signals == [SIGTERM, SIGKILL]
 
 
+async def test_time_that_it_takes_to_start_a_command_is_not_the_benchmarks(tmp_path: Path) -> None:
+    record, driver = await run(tmp_path, FakeCommand(starts_after_s=0.3), spec=replace(SPEC, timeout_s=0.1))
+    assert record.result.iterations[0].outcome is Outcome.EXITED
+    assert driver.boxes[0].executions[0].signals == []
+
+
+async def test_a_command_that_does_not_start_is_a_fault_of_its_box(tmp_path: Path) -> None:
+    command = FakeCommand(starts_after_s=30, endless=True)
+    record, driver = await run(tmp_path, command, deadlines=Deadlines(launch_s=0.05))
+    [iteration] = record.result.iterations
+    assert iteration.error is not None
+    assert (iteration.outcome, iteration.error.type) == (Outcome.INFRASTRUCTURE, "BoxLost")
+    assert "did not start within 0.05 s" in iteration.error.message
+    assert driver.boxes[0].removed
+
+
+async def test_a_command_is_stopped_while_it_is_started(tmp_path: Path) -> None:
+    stop = StopRequest()
+
+    class Stopper(RunObserver):
+        def phase_started(self, phase: Phase, iteration: int) -> None:
+            if phase is Phase.EXEC:
+                stop.request()
+
+    command = FakeCommand(starts_after_s=30, endless=True)
+    record, driver = await run(tmp_path, command, stop=stop, observer=Stopper())
+    assert record.result.iterations[0].outcome is Outcome.CANCELED
+    assert driver.boxes[0].executions[0].signals == [SIGTERM]
+
+
 async def test_lost_box_is_a_transient_fault_and_allow_failure_goes_on(tmp_path: Path) -> None:
     spec = replace(SPEC, iterations=2, allow_failure=True)
     record, _ = await run(tmp_path, FakeCommand(lost=True, stdout=[b"x"]), FakeCommand(), spec=spec)

@@ -128,6 +128,24 @@ async def test_nothing_can_be_asked_of_a_box_that_has_not_started() -> None:
             _ = made.hello
 
 
+async def test_a_command_has_started_when_the_agent_says_so_or_the_box_is_gone() -> None:
+    async with box() as made:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.agent.set_up)
+            await made.start()
+        first = await made.exec(TRUE, lambda stream, data: None)
+        second = await made.exec(TRUE, lambda stream, data: None)
+        await made.agent.send(Kind.STARTED, 1)
+        await first.started()
+        with anyio.move_on_after(0.05) as patience:
+            await second.started()
+        assert patience.cancelled_caught, "each has its own"
+        await made.agent.hang_up()
+        await second.started()
+        with pytest.raises(BoxLost):
+            await second.wait()
+
+
 async def test_a_command_is_completed_by_the_hosts_accounting() -> None:
     async with box() as made:
         async with anyio.create_task_group() as tasks:
