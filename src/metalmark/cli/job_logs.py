@@ -36,7 +36,7 @@ class JobLog:
         self._tell = say
         self._stdout = stdout
         self._iteration = 1
-        self._phase = ""
+        self._phase: tuple[int, str] = (0, "")
         self._within_line = False
         self.status = ""
         """The job's status, as far as the events told."""
@@ -59,9 +59,10 @@ class JobLog:
         elif event.kind == "output":
             self._output(found)
         elif event.kind == "restart":
+            self._iteration = 1
             self._say("the job has begun anew; what it printed before does not count")
         elif event.kind == "phase":
-            self._entered(str(found.get("phase")))
+            self._entered(str(found.get("phase")), found.get("iteration"))
         elif event.kind == "pending":
             self._waits(found)
         elif event.kind == "end":
@@ -95,11 +96,18 @@ class JobLog:
         self.close()
         self._tell(line)
 
-    def _entered(self, phase: str) -> None:
+    def _entered(self, phase: str, iteration: object) -> None:
+        if isinstance(iteration, int) and iteration:
+            self._head(iteration)
         # A stream that was resumed begins with the phase that the job is in.
-        if phase != self._phase:
-            self._phase = phase
+        if (self._iteration, phase) != self._phase:
+            self._phase = (self._iteration, phase)
             self._say(f"phase {phase}")
+
+    def _head(self, iteration: int) -> None:
+        if iteration != self._iteration:
+            self._iteration = iteration
+            self._say(f"iteration {iteration}")
 
     def _waits(self, found: dict[str, object]) -> None:
         position = found.get("position")
@@ -109,9 +117,8 @@ class JobLog:
     def _output(self, found: dict[str, object]) -> None:
         content = _content(found)
         iteration = found.get("iteration")
-        if isinstance(iteration, int) and iteration != self._iteration:
-            self._iteration = iteration
-            self._say(f"iteration {iteration}")
+        if isinstance(iteration, int):
+            self._head(iteration)
         self.show("stderr" if found.get("stream") == "stderr" else "stdout", content)
 
 

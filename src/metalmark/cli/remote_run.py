@@ -238,12 +238,14 @@ def _status(job: JsonValue) -> str:
 
 def _news(job: JsonValue) -> str:
     found = job if isinstance(job, Mapping) else {}
-    pending, phase = found.get("pending"), found.get("phase")
+    pending, phase, iteration = found.get("pending"), found.get("phase"), found.get("phase_iteration")
     if isinstance(pending, Mapping):
         position = pending.get("position")
         place = f"number {position} in the queue: " if isinstance(position, int) else ""
         return f"pending, {place}{pending.get('text')}"
-    return f"phase {phase}" if isinstance(phase, str) else f"the job is {_status(job)}"
+    if not isinstance(phase, str):
+        return f"the job is {_status(job)}"
+    return f"phase {phase} of iteration {iteration}" if isinstance(iteration, int) and iteration else f"phase {phase}"
 
 
 def _content(result: Mapping[str, JsonValue], name: str) -> bytes:

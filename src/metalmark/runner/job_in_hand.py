@@ -39,6 +39,8 @@ class JobInHand:
         """The benchmark itself began: `Phase.EXEC` of the first iteration was reached."""
         self.phase: tuple[Phase, int] | None = None
         """The latest phase and its iteration (0 before the first); None before any."""
+        self.phase_offset = 0
+        """How many bytes the job had printed when that phase began."""
         self.output = LiveTail(changed=changed)
         self.end = end
         """None until the job is over; then its end, which is on disk already."""
@@ -57,6 +59,7 @@ class JobInHand:
     def enter(self, phase: Phase, iteration: int) -> None:
         """A phase begins."""
         self.phase = (phase, iteration)
+        self.phase_offset = self.output.end_offset
         self.began |= phase is Phase.EXEC
         self._changed()
 

@@ -82,8 +82,10 @@ class JobTeller:
         self._inline_max = inline_max
         self._pace = pace
         self._phase: tuple[Phase, int] | None = None
+        self._due: tuple[Phase, int, int] | None = None
         self._began = False
         self._offset = 0
+        self._sent_offset = 0
         self._sending_output = False
         self._draining = False
         self._drained = False
@@ -102,15 +104,28 @@ class JobTeller:
         if self._pausing:
             return
         job = self.job
-        if job.end is None and job.phase is not None and job.phase != self._phase:
-            self._phase = job.phase
-            await self._tell_phase(*job.phase)
+        await self._tell_phases()
         if job.began and not self._began:
             self._began = True
             await self._tell_began()
         await self._tell_output()
+        await self._tell_phases()
         if job.end is not None:
             await self._tell_end(job.end)
+
+    async def _tell_phases(self) -> None:
+        """Say which phase the job is in, after what was printed before: whoever follows sees what belongs to what."""
+        job = self.job
+        while job.end is None:
+            if self._due is None and job.phase is not None and job.phase != self._phase:
+                self._due = (*job.phase, job.phase_offset)
+            # Phases that are over by the time that their turn comes are passed over but for the one that was due: were
+            # it always the latest, a job that prints all the time would be in none.
+            if self._due is None or max(self._sent_offset, job.output.start_offset) < self._due[2]:
+                return
+            phase, iteration, _ = self._due
+            self._phase, self._due = (phase, iteration), None
+            await self._tell_phase(phase, iteration)
 
     async def _tell_phase(self, phase: Phase, iteration: int) -> None:
         async def answered(answer: Taken | Refused) -> None:
@@ -140,12 +155,15 @@ class JobTeller:
             return
         end = section.offset + section.size_bytes
         self._sending_output = True
+        self._sent_offset = end
 
         async def answered(answer: Taken | Refused) -> None:
             self._sending_output = False
             if isinstance(answer, Refused) and answer.reason is RefusalReason.TOO_MUCH_OUTPUT:
                 self.job.output.close()
-            elif not self._refused(answer):
+            elif self._refused(answer):
+                self._sent_offset = self._offset
+            else:
                 self._offset = end
                 self.job.output.forget(end)
 

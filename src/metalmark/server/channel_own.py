@@ -281,7 +281,7 @@ class OwnSession:
     async def _about_job(self, message: Attach | Began | PhaseTold | JobEnd) -> Body:
         holder = self._holder(message.lease)
         if isinstance(message, PhaseTold):
-            if await self._desk.phase(message.job, holder, message.phase):
+            if await self._desk.phase(message.job, holder, message.phase, iteration=message.iteration):
                 return Taken(re=message.id)
             return Refused(re=message.id, reason=RefusalReason.STALE_LEASE)
         if isinstance(message, Attach):

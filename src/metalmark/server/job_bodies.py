@@ -25,6 +25,7 @@ def job_body(
         report=job.report,
         priority=job.priority,
         phase=job.phase if job.status.is_active else None,
+        phase_iteration=job.phase_iteration if job.status.is_active else None,
         lease=job.lease,
         retries=job.retries,
         retry_of=job.retry_of,

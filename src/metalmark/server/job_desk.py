@@ -118,13 +118,15 @@ class JobDesk:
 
         return await self._context.store.write(work)
 
-    async def phase(self, job: UUID, holder: LeaseHolder, phase: Phase) -> bool:
+    async def phase(self, job: UUID, holder: LeaseHolder, phase: Phase, *, iteration: int) -> bool:
         """Note how far the runner is; return whether it holds the job."""
         now = self._context.clock.now()
         began = phase is Phase.EXEC
 
         async def work(connection: Connection) -> bool:
-            return await record_phase(connection, job, holder=holder, phase=str(phase), began=began, now=now)
+            return await record_phase(
+                connection, job, holder=holder, phase=str(phase), iteration=iteration, began=began, now=now
+            )
 
         return await self._context.store.write(work)
 

@@ -1,8 +1,8 @@
 """A job's output as server-sent events: what is stored, and with ``follow`` what comes until the job ends.
 
 Events are ``output`` with the offset after it as ``id``, ``restart`` when the job began anew under another lease,
-``pending`` with what a job waits for and its place in the queue, ``phase`` when the job entered one, and ``end`` with
-its status. A client that lost its connection sends the last id as ``Last-Event-ID``.
+``pending`` with what a job waits for and its place in the queue, ``phase`` when the job entered one, with its
+iteration, and ``end`` with its status. A client that lost its connection sends the last id as ``Last-Event-ID``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from uuid import UUID
 
 import anyio
 
-from metalmark.model import NotFound, TooLarge
+from metalmark.model import NotFound, Phase, TooLarge
 from metalmark.server.job_pending import find_pending
 from metalmark.store import (
     ChunkRecord,
@@ -27,7 +27,7 @@ from metalmark.store import (
     lease_of_output,
     read_output,
 )
-from metalmark.wire import EndEvent, JobOutput, OutputEvent, PendingReasonBody
+from metalmark.wire import EndEvent, JobOutput, OutputEvent, PendingReasonBody, PhaseEvent
 
 if TYPE_CHECKING:
     from metalmark.server.context import ServerContext
@@ -62,6 +62,16 @@ def _shown(iteration: int, stream: OutputStream, content: bytes) -> str:
     return shown.model_dump_json()
 
 
+def _before_phase(job: JobRecord, chunks: tuple[ChunkRecord, ...]) -> int:
+    """Return how many of some pieces were printed before the phase that the job is in."""
+    iteration = job.phase_iteration
+    if iteration is None:
+        return 0
+    # What an iteration printed is printed when its outcome is collected.
+    first = iteration + 1 if job.phase == Phase.COLLECT else iteration
+    return sum(1 for chunk in chunks if chunk.iteration < first)
+
+
 def parse_event_id(text: str) -> tuple[int, int]:
     """Return lease and offset of an id that we gave; zeros for anything else, which begins the stream anew."""
     lease, _, offset = text.partition("-")
@@ -78,7 +88,7 @@ class OutputFollower:
         self._job = job
         self._follow = follow
         self._lease, self._offset = parse_event_id(last_event_id)
-        self._phase: str | None = None
+        self._phase: tuple[str, int | None] | None = None
         self._pending: PendingReasonBody | None = None
         self._look_s = _FIRST_LOOK_S
         self._begun = bool(self._offset)
@@ -123,17 +133,28 @@ class OutputFollower:
 
     def _shown(self, job: JobRecord, chunks: tuple[ChunkRecord, ...]) -> list[bytes]:
         shown = []
-        if job.phase is not None and job.phase != self._phase:
-            self._phase = job.phase
-            shown.append(event("phase", json.dumps({"phase": job.phase, "status": str(job.status)})))
-        for chunk in chunks:
-            if chunk.lease != self._lease:
-                if self._begun:
-                    shown.append(event("restart", json.dumps({"lease": chunk.lease})))
-                self._lease = chunk.lease
-            self._begun = True
-            self._offset = chunk.end
-            shown.append(output_event(chunk))
+        before = _before_phase(job, chunks)
+        for chunk in chunks[:before]:
+            shown += self._piece(chunk)
+        # What is still to be read may belong before the phase too.
+        entered = None if job.phase is None else (job.phase, job.phase_iteration)
+        if entered is not None and entered != self._phase and before < BATCH:
+            self._phase = entered
+            told = PhaseEvent(phase=entered[0], iteration=entered[1], status=str(job.status))
+            shown.append(event("phase", told.model_dump_json()))
+        for chunk in chunks[before:]:
+            shown += self._piece(chunk)
+        return shown
+
+    def _piece(self, chunk: ChunkRecord) -> list[bytes]:
+        shown = []
+        if chunk.lease != self._lease:
+            if self._begun:
+                shown.append(event("restart", json.dumps({"lease": chunk.lease})))
+            self._lease = chunk.lease
+        self._begun = True
+        self._offset = chunk.end
+        shown.append(output_event(chunk))
         return shown
 
     async def _rest(self, job: JobRecord) -> AsyncIterator[bytes]:

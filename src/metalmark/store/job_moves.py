@@ -154,7 +154,17 @@ def _changes(
             values["completed"] = before.completed if event is JobEvent.PROCESS else now
     if target is JobStatus.PENDING:
         values |= dict.fromkeys(
-            ("runner_id", "lease_expires", "limit_expires", "last_heartbeat", "phase", "claimed", "started", "began")
+            (
+                "runner_id",
+                "lease_expires",
+                "limit_expires",
+                "last_heartbeat",
+                "phase",
+                "phase_iteration",
+                "claimed",
+                "started",
+                "began",
+            )
         )
     return values
 
@@ -239,7 +249,14 @@ async def return_claim(connection: AsyncConnection, job: UUID, *, holder: LeaseH
 
 
 async def record_phase(
-    connection: AsyncConnection, job: UUID, *, holder: LeaseHolder, phase: str, began: bool, now: datetime
+    connection: AsyncConnection,
+    job: UUID,
+    *,
+    holder: LeaseHolder,
+    phase: str,
+    iteration: int | None = None,
+    began: bool,
+    now: datetime,
 ) -> bool:
     """Note how far a runner is with a job it holds; return whether it holds it.
 
@@ -248,15 +265,21 @@ async def record_phase(
         job: Which job.
         holder: Who says so.
         phase: Name of the phase.
+        iteration: Which iteration it is of; None when the runner said no more than that the benchmark runs, which
+            leaves a phase that it named.
         began: Whether the benchmark itself is executed in it.
         now: When.
     """
     row = (await connection.execute(select(*jobs.c).where(jobs.c.id == job))).one_or_none()
     if row is None or not _holds(holder, job_of(row)) or not job_of(row).status.is_active:
         return False
-    values: dict[str, Any] = {"phase": phase}
+    values: dict[str, Any] = {}
+    if iteration is not None or row.phase is None:
+        values |= {"phase": phase, "phase_iteration": iteration}
     if began and row.began is None:
         values["began"] = now
+    if not values:
+        return True
     statement = (
         update(jobs)
         .where(jobs.c.id == job, jobs.c.status == row.status, jobs.c.lease == row.lease)

@@ -75,6 +75,8 @@ class JobRecord:
     limit_expires: datetime | None
     last_heartbeat: datetime | None
     phase: str | None
+    phase_iteration: int | None
+    """Which iteration the phase is of, 0 before the first; None when the runner does not tell."""
     claimed: datetime | None
     started: datetime | None
     began: datetime | None

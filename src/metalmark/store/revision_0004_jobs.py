@@ -54,6 +54,7 @@ def _jobs(op: Operations) -> None:
         Column("limit_expires", Instant(), nullable=True),
         Column("last_heartbeat", Instant(), nullable=True),
         Column("phase", Words(), nullable=True),
+        Column("phase_iteration", BigInteger(), nullable=True),
         Column("claimed", Instant(), nullable=True),
         Column("started", Instant(), nullable=True),
         Column("began", Instant(), nullable=True),

@@ -52,6 +52,8 @@ jobs = Table(
     Column("limit_expires", Instant),
     Column("last_heartbeat", Instant),
     Column("phase", Words),
+    # Of the phase; 0 before the first, and nothing when the runner does not tell.
+    Column("phase_iteration", BigInteger),
     Column("claimed", Instant),
     Column("started", Instant),
     # When the benchmark itself first ran, as far as the runner told: from then on a lost runner is no reason to retry.

@@ -138,7 +138,7 @@ if TYPE_CHECKING:
         NewOrganizationBody,
         OrganizationBody,
     )
-    from metalmark.wire.rest_output import EndEvent, OutputEvent, UploadBody
+    from metalmark.wire.rest_output import EndEvent, OutputEvent, PhaseEvent, UploadBody
     from metalmark.wire.rest_projects import (
         CreatedProjectKeyBody,
         NewProject,
@@ -374,6 +374,7 @@ __all__ = [
     "OutputChunk",
     "OutputEvent",
     "PendingReasonBody",
+    "PhaseEvent",
     "PhaseTold",
     "PositiveI32",
     "PositiveI64",

@@ -38,6 +38,8 @@ class JobBody(Body):
     priority: int
     phase: Text | None = None
     """How far the runner is, when it tells."""
+    phase_iteration: int | None = None
+    """Which iteration the phase is of, 0 before the first; null when the runner does not tell."""
     lease: int
     """Number of the last lease; 0 before the first claim."""
     retries: int

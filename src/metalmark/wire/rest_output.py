@@ -30,6 +30,15 @@ class OutputEvent(Body):
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
+class PhaseEvent(Body):
+    """The data of a ``phase`` event: the job entered a phase."""
+
+    phase: Text
+    iteration: int | None = None
+    """Which iteration it is of, 0 before the first; null when the runner does not tell."""
+    status: Text
+
+
 class EndEvent(Body):
     """The data of the ``end`` event: the status of the job when the stream ended."""
 

@@ -120,6 +120,25 @@ def test_place_in_the_queue_and_phases_are_told_once() -> None:
     assert log.status == "running"
 
 
+def test_iteration_is_named_before_what_belongs_to_it(streams: tuple[Stream, Stream]) -> None:
+    def say(line: str) -> None:
+        streams[0].buffer.write(f"{line}\n".encode())
+
+    log = JobLog(as_json=False, say=say)
+    for one in (
+        event("phase", phase="pull", iteration=0, status="claimed"),
+        event("phase", phase="exec", iteration=1, status="running"),
+        output("first\n"),
+        event("phase", phase="exec", iteration=2, status="running"),
+        output("second\n", iteration=2),
+        output("third\n", iteration=3),
+        event("phase", phase="exec", iteration=3, status="running"),
+    ):
+        log.take(one)
+    told = ["phase pull", "phase exec", "first", "iteration 2", "phase exec", "second", "iteration 3", "third"]
+    assert streams[0].written.decode().splitlines() == [*told, "phase exec"]
+
+
 @pytest.mark.parametrize("streams", [True], indirect=True, ids=["terminal"])
 def test_line_that_the_job_left_open_is_ended_before_ours(streams: tuple[Stream, Stream]) -> None:
     def say(line: str) -> None:

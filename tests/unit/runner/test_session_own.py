@@ -10,12 +10,13 @@ from typing import Any
 from uuid import UUID
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.runner.modeled_server import FastClock, ModeledServer, leased
 
-from metalmark.model import ChannelLost, MetalmarkError, ProtocolError
+from metalmark.model import ChannelLost, MetalmarkError, Phase, ProtocolError
 from metalmark.runner.end_file import SpooledEnd
 from metalmark.runner.job_teller import UploadRejected
 from metalmark.runner.session_own import OwnSession
@@ -33,6 +34,7 @@ from metalmark.wire import (
     FromRunner,
     LiveOutput,
     NewVersion,
+    PhaseTold,
     RefusalReason,
     RunnerHello,
     StillAlive,
@@ -151,6 +153,48 @@ async def test_job_is_told_phase_by_phase(tmp_path: Path) -> None:
         script.complete(stdout="ab")
         await work.hands.until(lambda: job.ends)
         assert (job.status, job.printed, job.results[0].stdout) == ("processed", b"ab", "ab")
+
+
+async def test_phase_is_told_after_what_was_printed_before_it(tmp_path: Path) -> None:
+    async with at_work(tmp_path, answer_s=1000) as work:
+        job = work.server.submit()
+        (script,) = await work.hands.started()
+        await work.hands.until(lambda: job.phases)
+        script.begin()
+        await work.hands.until(lambda: "exec" in job.phases)
+        work.server.silent = True
+        script.say("one ")
+        await work.hands.until(lambda: work.said(LiveOutput))
+        # The first piece has no answer yet, so that the second has to wait.
+        script.say("two")
+        script.job.enter(Phase.COLLECT, 1)
+        script.job.enter(Phase.SPAWN, 2)
+        await anyio.wait_all_tasks_blocked()
+        assert [told.phase for told in work.said(PhaseTold)] == [Phase.PULL, Phase.EXEC]
+        work.server.silent = False
+        assert work.server.current is not None
+        work.server.current.cut()
+        await work.hands.until(lambda: job.phases[-1] == "spawn")
+        told = [message for message in work.server.heard if isinstance(message, LiveOutput | PhaseTold)]
+        assert isinstance(told[-1], PhaseTold)
+        assert (told[-1].phase, told[-1].iteration) == (Phase.SPAWN, 2)
+        assert job.printed == b"one two"
+
+
+async def test_job_that_prints_all_the_time_is_still_in_a_phase(tmp_path: Path) -> None:
+    async with at_work(tmp_path) as work:
+        job = work.server.submit()
+        (script,) = await work.hands.started()
+        script.begin()
+        for number in range(2, 40):
+            script.say("x" * 100)
+            script.job.enter(Phase.EXEC, number)
+            await anyio.lowlevel.checkpoint()
+        await work.hands.until(lambda: work.said(PhaseTold)[-1].iteration == 39)
+        numbers = [told.iteration for told in work.said(PhaseTold)]
+        assert numbers == sorted(numbers)
+        assert len(numbers) > 3
+        assert not job.ends
 
 
 async def test_duplicate_delivery_starts_nothing(tmp_path: Path) -> None:

@@ -152,8 +152,8 @@ def printing(racks: Rack) -> Iterator[tuple[OwnRunner, dict[str, Any], str]]:
         yield own, own.take(), f"/v0/projects/{racks.floor.project}/jobs/{job}/output"
 
 
-def printed(own: OwnRunner, held: dict[str, Any], offset: int, text: str) -> None:
-    chunk = {"iteration": 0, "stream": "stdout", "data": base64.b64encode(text.encode()).decode()}
+def printed(own: OwnRunner, held: dict[str, Any], offset: int, text: str, *, iteration: int = 0) -> None:
+    chunk = {"iteration": iteration, "stream": "stdout", "data": base64.b64encode(text.encode()).decode()}
     assert own.tell(event="output", offset=offset, chunks=[chunk], **held)["event"] == "ack"
 
 
@@ -181,8 +181,38 @@ def test_output_is_followed_live_to_the_end(racks: Rack, printing: tuple[OwnRunn
     output = [data["text"] for name, data in said if name == "output"]
     assert output == ["one ", "zwö"]
     assert [moment for moment, event in heard if event["event"] == "output"][-1] < sent_s, "not held until the end"
-    assert ("phase", {"phase": "exec", "status": "claimed"}) in said
+    assert ("phase", {"phase": "exec", "iteration": 0, "status": "claimed"}) in said
     assert said[-1][0] == "end" and said[-1][1]["status"] in ("completed", "processed")
+
+
+def test_phase_comes_with_its_iteration_and_after_what_was_printed_before(
+    racks: Rack, printing: tuple[OwnRunner, dict[str, Any], str]
+) -> None:
+    own, held, path = printing
+
+    def said() -> list[str]:
+        with racks.server.client() as client, client.stream("GET", path) as response:
+            found = [(event["event"], json.loads(event["data"])) for event in events(response)]
+        return [data.get("text") or f"{data['phase']} {data['iteration']}" for name, data in found if name != "end"]
+
+    own.tell(event="phase", phase="rootfs", iteration=0, **held)
+    own.tell(event="phase", phase="exec", iteration=1, **held)
+    printed(own, held, 0, "one", iteration=1)
+    assert said() == ["exec 1", "one"]
+    own.tell(event="phase", phase="collect", iteration=1, **held)
+    assert said() == ["one", "collect 1"]
+    own.tell(event="phase", phase="exec", iteration=2, **held)
+    printed(own, held, 3, "two", iteration=2)
+    assert said() == ["one", "exec 2", "two"]
+    for number in range(40):
+        printed(own, held, 6 + number, "x", iteration=2)
+    own.tell(event="phase", phase="spawn", iteration=3, **held)
+    assert said()[-2:] == ["x", "spawn 3"]
+    # That the benchmark began says nothing of a phase that was named since.
+    own.tell(event="running", **held)
+    with racks.server.client() as client:
+        view = client.get(path.removesuffix("/output")).json()
+    assert (view["status"], view["phase"], view["phase_iteration"]) == ("running", "spawn", 3)
 
 
 def test_output_that_is_cut_otherwise_when_it_is_sent_again_is_stored_once(
