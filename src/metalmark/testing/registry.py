@@ -58,8 +58,8 @@ class Behaviour:
     realm: str = ""
     """Another token service."""
     forbidden: bool = False
-    on_blob: Callable[[], None] | None = None
-    """Called when a blob is asked for."""
+    on_blob: Callable[[str], None] | None = None
+    """Called with the digest when a blob is asked for."""
 
 
 class StandInRegistry:
@@ -204,12 +204,13 @@ class _Exchange:
 
     def _blob(self, path: str) -> None:
         behaviour = self._behaviour
-        data = self._registry.blobs.get(path.rpartition("/")[2])
+        digest = path.rpartition("/")[2]
+        data = self._registry.blobs.get(digest)
         if data is None:
             self._send(404, b"{}")
             return
         if behaviour.on_blob is not None:
-            behaviour.on_blob()
+            behaviour.on_blob(digest)
         if behaviour.redirect_blobs_to:
             self._send(307, b"", {"Location": behaviour.redirect_blobs_to + path})
             return

@@ -80,7 +80,7 @@ async def test_a_registry_without_ranges_is_read_from_the_start(cache: ImageCach
     with StandInRegistry(Behaviour(cut_after=100_000, ignore_range=True)) as registry:
         registry.push(IMAGE)
 
-        def mend() -> None:
+        def mend(_digest: str) -> None:
             if len([path for path in registry.paths() if "/blobs/" in path]) > 4:
                 registry.behaviour.cut_after = 0
 
