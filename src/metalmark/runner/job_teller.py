@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -83,6 +84,8 @@ class JobTeller:
         self._pace = pace
         self._phase: tuple[Phase, int] | None = None
         self._due: tuple[Phase, int, int] | None = None
+        self._lasting: tuple[Phase, int] | None = None
+        self._timing = False
         self._began = False
         self._offset = 0
         self._sent_offset = 0
@@ -104,10 +107,9 @@ class JobTeller:
         if self._pausing:
             return
         job = self.job
-        await self._tell_phases()
         if job.began and not self._began:
-            self._began = True
             await self._tell_began()
+        await self._tell_phases()
         await self._tell_output()
         await self._tell_phases()
         if job.end is not None:
@@ -117,7 +119,7 @@ class JobTeller:
         """Say which phase the job is in, after what was printed before: whoever follows sees what belongs to what."""
         job = self.job
         while job.end is None:
-            if self._due is None and job.phase is not None and job.phase != self._phase:
+            if self._due is None and job.phase not in (None, self._phase) and self._counts(job.phase):
                 self._due = (*job.phase, job.phase_offset)
             # Phases that are over by the time that their turn comes are passed over but for the one that was due: were
             # it always the latest, a job that prints all the time would be in none.
@@ -126,6 +128,20 @@ class JobTeller:
             phase, iteration, _ = self._due
             self._phase, self._due = (phase, iteration), None
             await self._tell_phase(phase, iteration)
+
+    def _counts(self, phase: tuple[Phase, int]) -> bool:
+        """Whether a phase is to be told. What passes in no time costs a server more than it is worth to who looks."""
+        if phase[0] is Phase.EXEC or phase == self._lasting:
+            return True
+        if not self._timing:
+            self._timing = True
+            self._asking.start(partial(self._time, phase))
+        return False
+
+    async def _time(self, phase: tuple[Phase, int]) -> None:
+        await self._asking.pause(self._pace.phase_s)
+        self._timing, self._lasting = False, phase
+        self._asking.look_again()
 
     async def _tell_phase(self, phase: Phase, iteration: int) -> None:
         async def answered(answer: Taken | Refused) -> None:
@@ -138,12 +154,20 @@ class JobTeller:
         await self._asking.ask(message, answered, limit_s=self._pace.answer_s)
 
     async def _tell_began(self) -> None:
+        self._began = True
+        phase, iteration = self.job.phase or (None, 0)
+        if phase is Phase.EXEC:
+            # One message for both.
+            self._phase = self.job.phase
+        else:
+            iteration = 0
+
         async def answered(answer: Taken | Refused) -> None:
             if self._refused(answer):
                 self._began = False
 
         await self._asking.ask(
-            lambda number: Began(id=number, job=self.job.job, lease=self.job.lease),
+            lambda number: Began(id=number, job=self.job.job, lease=self.job.lease, iteration=iteration),
             answered,
             limit_s=self._pace.answer_s,
         )

@@ -15,6 +15,8 @@ class SessionPace:
     """The same for the end of a job, which a server answers when it has read the results."""
     beat_max_s: float = 10.0
     """Longest pause between signs of life; a sixth of the lease when that is less."""
+    phase_s: float = 0.1
+    """How long a job has to be in a phase before the server is told; `Phase.EXEC` is told at once."""
     again_s: float = 1.0
     """Pause before what a busy server did not take is said again."""
     upload_again_s: float = 5.0

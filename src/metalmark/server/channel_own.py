@@ -288,7 +288,9 @@ class OwnSession:
             held = await self._still_held((HeldLease(job=message.job, lease=message.lease),))
             return Taken(re=message.id) if held else Refused(re=message.id, reason=RefusalReason.STALE_LEASE)
         if isinstance(message, Began):
-            return self._told(message, await self._desk.start(message.job, holder, began=True))
+            return self._told(
+                message, await self._desk.start(message.job, holder, began=True, iteration=message.iteration)
+            )
         return await self._ended(message, holder)
 
     def _told(self, message: Began | JobEnd, moved: Moved | None) -> Body:
@@ -316,6 +318,7 @@ class OwnSession:
             output=output,
             error=error,
             infrastructure=isinstance(message, Broke) and message.infrastructure,
+            iterations=message.iterations or (),
         )
         # The end is the runner's own: it is not told of it as of somebody else's doing.
         self._release(message.job, message.lease)

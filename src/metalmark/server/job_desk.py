@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -41,7 +41,7 @@ from metalmark.store import (
     return_claim,
     set_report_times,
 )
-from metalmark.wire import JobOutput
+from metalmark.wire import IterationEnd, JobOutput, ends_of
 
 if TYPE_CHECKING:
     from metalmark.server.context import ServerContext
@@ -60,6 +60,8 @@ class Ending:
     error: str | None = None
     infrastructure: bool = False
     """Whether the benchmark is not to blame, so that the job may go back to the queue."""
+    iterations: tuple[IterationEnd, ...] = ()
+    """How each ended, where the document does not say it, or was stored before."""
 
 
 class JobDesk:
@@ -92,15 +94,23 @@ class JobDesk:
         async with self._context.store.read() as connection:
             return await find_job(connection, job)
 
-    async def start(self, job: UUID, holder: LeaseHolder, *, began: bool) -> Moved | None:
-        """The runner works on a job; ``began`` when it says that the benchmark itself is executed now."""
+    async def start(self, job: UUID, holder: LeaseHolder, *, began: bool, iteration: int = 0) -> Moved | None:
+        """The runner works on a job; ``began`` when it says that the benchmark itself is executed now.
+
+        Args:
+            job: Which job.
+            holder: Who says so.
+            began: Whether the benchmark began.
+            iteration: The one that is executed; 0 when that was not said.
+        """
         now = self._context.clock.now()
+        phase, number = str(Phase.EXEC), iteration or None
 
         async def work(connection: Connection) -> Moved | None:
             expires = now + timedelta(seconds=self.lease_s)
             moved = await move_job(connection, job, JobEvent.START, now=now, holder=holder, lease_expires=expires)
             if began and moved is not None and not moved.foreign and moved.job.status is JobStatus.RUNNING:
-                await record_phase(connection, job, holder=holder, phase=str(Phase.EXEC), began=True, now=now)
+                await record_phase(connection, job, holder=holder, phase=phase, iteration=number, began=True, now=now)
             return moved
 
         return self._told(await self._context.store.write(work))
@@ -168,7 +178,8 @@ class JobDesk:
             return Moved(effect=Effect.KEEP, before=found.status, job=found, foreign=True)
         stored = None
         if ending.output is not None and transition(found.status, ending.event).effect is Effect.MOVE:
-            stored = await self._stored(found, ending.output)
+            ends = tuple(end.model_dump(mode="json") for end in ending.iterations or _ends_in(ending.output))
+            stored = replace(await self._stored(found, ending.output), iteration_ends=ends)
         moved = await self._move_to_end(found, holder, ending, stored)
         if moved is None or stored is None or moved.job.output_key != stored.key:
             await self._forget(None if stored is None else stored.key)
@@ -280,6 +291,10 @@ class JobDesk:
             self._context.metrics.job_moved(str(moved.job.status))
             _log.info("job moved", job=str(moved.job.id), lease=moved.job.lease, status=str(moved.job.status))
         return moved
+
+
+def _ends_in(output: JobOutput | StoredOutput) -> tuple[IterationEnd, ...]:
+    return ends_of(output.results) if isinstance(output, JobOutput) else ()
 
 
 def output_key(job: JobRecord, checksum: str) -> str:

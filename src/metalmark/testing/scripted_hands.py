@@ -31,6 +31,7 @@ QUICK = SessionPace(
     answer_s=2.0,
     end_answer_s=4.0,
     beat_max_s=0.5,
+    phase_s=0.02,
     again_s=0.1,
     upload_again_s=0.1,
     drain_s=1.0,

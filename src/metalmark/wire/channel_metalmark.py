@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from metalmark.model import Phase
 from metalmark.wire.channel import VERSION_MAX_LENGTH, Checksum, read_message
-from metalmark.wire.iteration_output import HostOutput, Results
+from metalmark.wire.iteration_output import HostOutput, IterationEnds, Results
 from metalmark.wire.job_config import JobConfig
 from metalmark.wire.rest_specs import Architecture, OperatingSystem, SpecBody
 from metalmark.wire.scalars import U32, Body, DateTimeField, Flag, PositiveI32, Text, UrlField, UuidField
@@ -143,9 +143,13 @@ class Attach(_OfJob):
 
 
 class Began(_OfJob):
-    """The benchmark itself begins: from here on a lost runner is no reason to try again."""
+    """The benchmark itself begins: from here on a lost runner is no reason to try again.
+
+    An iteration that is named (not 0) says, too, that the job has entered `Phase.EXEC` of it.
+    """
 
     event: Literal["running"] = "running"
+    iteration: U32 = 0
 
 
 class PhaseTold(_OfJob):
@@ -197,7 +201,9 @@ class Uploaded(_Message):
 class _Ended(_OfJob):
     results: Results | None = None
     uploaded: Uploaded | None = None
-    """In place of ``results``, and of what follows."""
+    """In place of ``results``, and of what follows but ``iterations``."""
+    iterations: IterationEnds | None = None
+    """How each ended, where ``results`` do not say it."""
     host: HostOutput | None = None
     phases: dict[Phase, float] | None = None
     """See `JobOutput`."""

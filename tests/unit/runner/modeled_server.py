@@ -255,6 +255,7 @@ class ModeledServer:
             return Refused(re=message.id, reason=RefusalReason.OVER)
         if isinstance(message, Began):
             job.began = True
+            job.phases += ["exec"] if message.iteration else []
         elif isinstance(message, LiveOutput):
             new = b"".join(chunk.data for chunk in message.chunks)
             assert message.offset <= len(job.printed), "nothing was dropped"

@@ -30,6 +30,7 @@ from metalmark.testing.scripted_hands import (
     scripted_hands,
 )
 from metalmark.wire import (
+    Began,
     Broke,
     FromRunner,
     LiveOutput,
@@ -155,6 +156,34 @@ async def test_job_is_told_phase_by_phase(tmp_path: Path) -> None:
         assert (job.status, job.printed, job.results[0].stdout) == ("processed", b"ab", "ab")
 
 
+async def test_phases_that_pass_at_once_are_not_told(tmp_path: Path) -> None:
+    async with at_work(tmp_path, phase_s=1000) as work:
+        job = work.server.submit()
+        (script,) = await work.hands.started()
+        for phase in (Phase.ROOTFS, Phase.SPAWN, Phase.KERNEL, Phase.AGENT):
+            script.job.enter(phase, 1)
+        script.begin()
+        await work.hands.until(lambda: job.began)
+        script.job.enter(Phase.COLLECT, 1)
+        script.job.enter(Phase.EXEC, 2)
+        await work.hands.until(lambda: len(job.phases) > 1)
+        script.job.enter(Phase.COLLECT, 2)
+        script.complete()
+        await work.hands.until(lambda: job.ends)
+        assert [began.iteration for began in work.said(Began)] == [1]
+        assert [(told.phase, told.iteration) for told in work.said(PhaseTold)] == [(Phase.EXEC, 2)]
+
+
+async def test_phase_of_a_job_that_began_before_is_told_as_it_is(tmp_path: Path) -> None:
+    async with at_work(tmp_path) as work:
+        job = work.server.submit()
+        (script,) = await work.hands.started()
+        script.begin()
+        script.job.enter(Phase.COLLECT, 1)
+        await work.hands.until(lambda: job.phases == ["collect"])
+        assert [began.iteration for began in work.said(Began)] == [0], "it is not executed any more"
+
+
 async def test_phase_is_told_after_what_was_printed_before_it(tmp_path: Path) -> None:
     async with at_work(tmp_path, answer_s=1000) as work:
         job = work.server.submit()
@@ -170,7 +199,7 @@ async def test_phase_is_told_after_what_was_printed_before_it(tmp_path: Path) ->
         script.job.enter(Phase.COLLECT, 1)
         script.job.enter(Phase.SPAWN, 2)
         await anyio.wait_all_tasks_blocked()
-        assert [told.phase for told in work.said(PhaseTold)] == [Phase.PULL, Phase.EXEC]
+        assert [told.phase for told in work.said(PhaseTold)] == [Phase.PULL]
         work.server.silent = False
         assert work.server.current is not None
         work.server.current.cut()
