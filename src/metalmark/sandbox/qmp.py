@@ -13,6 +13,8 @@ from qemu.qmp import ExecuteError, Message, QMPClient, QMPError
 from metalmark.model import BoxLost, MetalmarkError, NoSpace, PhaseTimeout, ProtocolError
 
 CALL_LIMIT_S: Final = 5.0
+START_LIMIT_S: Final = 120.0
+"""Until QEMU speaks at all: the deadline of the box's start, which heeds how busy the host is, is mostly shorter."""
 RESPONSE_LIMIT_BYTES: Final = 1024 * 1024
 
 Json = Mapping[str, object]
@@ -23,11 +25,13 @@ class Monitor:
 
     Args:
         limit_s: Deadline of each call.
+        start_limit_s: Deadline of the first answer.
     """
 
-    def __init__(self, *, limit_s: float = CALL_LIMIT_S) -> None:
+    def __init__(self, *, limit_s: float = CALL_LIMIT_S, start_limit_s: float = START_LIMIT_S) -> None:
         self._client = QMPClient("metalmark", readbuflen=RESPONSE_LIMIT_BYTES)
         self._limit_s = limit_s
+        self._start_limit_s = start_limit_s
 
     async def connect(self, connection: socket.socket) -> None:
         """Take a connected socket, and negotiate.
@@ -36,7 +40,7 @@ class Monitor:
             PhaseTimeout: QEMU does not answer.
             BoxLost: QEMU has ended.
         """
-        await self._bounded("QMP greeting", self._client.connect(connection))
+        await self._bounded("QMP greeting", self._client.connect(connection), self._start_limit_s)
 
     async def call(self, command: str, arguments: Json | None = None) -> object:
         """Run a command and return its answer.
@@ -46,7 +50,7 @@ class Monitor:
             BoxLost: QEMU has ended.
             ProtocolError: QEMU refused the command, or its answer is over the limit.
         """
-        return await self._bounded(f"QMP {command}", self._client.execute(command, arguments))
+        return await self._bounded(f"QMP {command}", self._client.execute(command, arguments), self._limit_s)
 
     async def vcpu_threads(self) -> tuple[int, ...]:
         """Return the thread ids of the guest's CPUs, in their order.
@@ -94,12 +98,12 @@ class Monitor:
                 return BoxLost("the host's memory has a fault, and the guest used it")
         return None
 
-    async def _bounded(self, what: str, work: asyncio.Future[object] | object) -> object:
+    async def _bounded(self, what: str, work: asyncio.Future[object] | object, limit_s: float) -> object:
         try:
-            with anyio.fail_after(self._limit_s):
+            with anyio.fail_after(limit_s):
                 return await work  # type: ignore[misc]  # the library's methods are decorated into plain Any
         except TimeoutError as error:
-            raise PhaseTimeout(what, self._limit_s) from error
+            raise PhaseTimeout(what, limit_s) from error
         except ExecuteError as error:
             raise ProtocolError(f"QEMU refused {what.removeprefix('QMP ')}", why=str(error)) from error
         except (QMPError, OSError, EOFError, asyncio.IncompleteReadError, ValueError) as error:

@@ -1,3 +1,4 @@
+# ruff: noqa: TID251 - runs before there is an event loop, and outlives those of single tests
 """A PostgreSQL server of its own for tests: made in a folder, run by somebody who is not root, gone afterwards."""
 
 from __future__ import annotations
@@ -6,8 +7,9 @@ import os
 import pwd
 import shutil
 import signal
-import subprocess  # noqa: TID251 - runs before there is an event loop, and outlives those of single tests
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,8 +37,61 @@ class Cluster:
     """A server that runs, on a socket in its own folder."""
 
     folder: Path
-    pid: int
-    """Of the postmaster, to stop it with signals."""
+    programs: Path
+    """Folder of the server's programs."""
+    owner: pwd.struct_passwd | None = None
+    """Whom it runs as, when that is somebody else."""
+
+    @property
+    def pid(self) -> int:
+        """Of the postmaster, to stop it with signals."""
+        return int((self.folder / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+
+    def processes(self) -> list[int]:
+        """Return the process ids of the postmaster and of all that it started."""
+        pid = self.pid
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        return [pid, *(int(child) for child in listed)]
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process of it."""
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def kill(self) -> None:
+        """End every process of it by SIGKILL, the postmaster first, so that it starts none anew."""
+        killed = self.processes()
+        self.signal(signal.SIGKILL)
+        deadline = time.monotonic() + _DEADLINE_S
+        # While one is there, a new postmaster finds the shared memory in use.
+        while any(_runs(pid) for pid in killed):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def start(self) -> None:
+        """Start it, which may have been killed, and wait until it serves.
+
+        Raises:
+            RuntimeError: It does not start.
+        """
+        self._control("start")
+
+    def stop(self) -> None:
+        """End it, if it runs, without care."""
+        # A test may have stopped it with a signal, and then it does not hear the order to end; or killed it.
+        with suppress(OSError, ValueError, IndexError):
+            os.kill(self.pid, signal.SIGCONT)
+        with suppress(RuntimeError):
+            self._control("-m", "immediate", "stop")
+
+    def _control(self, *words: str) -> None:
+        data = self.folder / "data"
+        _run(
+            [self.programs / "pg_ctl", "-D", data, "-l", self.folder / "log", "-w", "-s", *words],
+            self.folder,
+            self.owner,
+        )
 
     def url(self, database: str) -> str:
         """Return the address of one of its databases."""
@@ -89,8 +144,12 @@ def running_postgresql(**settings: str) -> Iterator[Cluster]:
         if owner is not None:
             os.chown(folder, owner.pw_uid, owner.pw_gid)
         _make(programs, folder, owner, settings)
-        with _running(programs, folder, owner) as pid:
-            yield Cluster(folder=folder, pid=pid)
+        cluster = Cluster(folder=folder, programs=programs, owner=owner)
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -116,20 +175,11 @@ def _make(programs: Path, folder: Path, owner: pwd.struct_passwd | None, setting
         configuration.write("\n".join(lines) + "\n")
 
 
-@contextmanager
-def _running(programs: Path, folder: Path, owner: pwd.struct_passwd | None) -> Iterator[int]:
-    control: list[str | Path] = [programs / "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-w", "-s"]
-    _run([*control, "start"], folder, owner)
-    pid = int((folder / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+def _runs(pid: int) -> bool:
     try:
-        yield pid
-    finally:
-        # A test may have stopped it with a signal, and then it does not hear the order to end.
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-        # It may be gone already, which is a test's right.
-        with suppress(RuntimeError):
-            _run([*control, "-m", "immediate", "stop"], folder, owner)
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 def _run(command: list[str | Path], folder: Path, owner: pwd.struct_passwd | None) -> None:
