@@ -57,6 +57,7 @@ static void say_hello(uint64_t began_ns)
     field_add_integer(&payload, HELLO_CPUS, (uint64_t)sysconf(_SC_NPROCESSORS_ONLN));
     field_add_integer(&payload, HELLO_MEMORY_BYTES, (uint64_t)info.totalram * info.mem_unit);
     field_add_text(&payload, HELLO_AGENT, AGENT_VERSION);
+    field_add_integer(&payload, HELLO_TIMER_HZ, machine ? timer_hz() : 0);
     channel_send_bytes(&channel, KIND_HELLO, 0, &payload);
 }
 

@@ -1,6 +1,11 @@
 #include "clocks.h"
 
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
+
+#include "files.h"
 
 #define NS_PER_S 1000000000u
 
@@ -31,4 +36,23 @@ void sleep_ms(unsigned ms)
 {
     struct timespec rest = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * NS_PER_MS};
     nanosleep(&rest, 0);
+}
+
+static uint64_t number_after(const char *text, const char *name)
+{
+    const char *found = strstr(text, name);
+    return found ? strtoull(found + strlen(name), NULL, 10) : 0;
+}
+
+uint64_t timer_hz(void)
+{
+    static const char device[] = "Clock Event Device: lapic\n";
+    static char text[16384];
+    if (file_read(AT_FDCWD, "/proc/timer_list", text, sizeof text) < 0)
+        return 0;
+    const char *found = strstr(text, device);
+    uint64_t shift = found ? number_after(found, " shift:") : 0;
+    if (shift == 0 || shift > 32)
+        return 0;
+    return number_after(found, " mult:") * NS_PER_S >> shift;
 }

@@ -100,6 +100,7 @@ enum hello_tag {
     HELLO_CPUS = 5,
     HELLO_MEMORY_BYTES = 6,
     HELLO_AGENT = 7,
+    HELLO_TIMER_HZ = 8,
 };
 
 enum ready_tag { READY_MONOTONIC_NS = 1, READY_MEMORY_MAX_BYTES = 2 };

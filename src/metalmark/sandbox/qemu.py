@@ -13,6 +13,7 @@ from anyio.abc import ByteStream, TaskGroup, UNIXSocketStream
 from metalmark.model import BoxLost, MetalmarkError, SandboxName
 from metalmark.sandbox.agent_binary import agent_binary
 from metalmark.sandbox.box_life import living
+from metalmark.sandbox.guest_clock import timer_fault
 from metalmark.sandbox.kernel import find_kernel, kernels_folder
 from metalmark.sandbox.kvm import KvmProbe, KvmState, probe_kvm
 from metalmark.sandbox.microvm import Boot, MicrovmBox, boot_files, check_size, load_factor
@@ -24,6 +25,7 @@ from metalmark.sandbox.settings import DriverSettings
 from metalmark.sandbox.tsc import tsc_khz
 from metalmark.sandbox.vmm_user import VmmUser, vmm_user
 from metalmark.system import in_thread
+from metalmark.wire import Hello, Setup
 
 DRIVERS: Final = ("virtio_mmio", "virtio_blk", "virtio_console", "squashfs", "overlay", "ext4")
 _KVM_BOOT_S: Final = 10.0
@@ -70,6 +72,11 @@ class QemuBox(MicrovmBox):
         assert self._process is not None
         with self._watching:
             await self._process.monitor.watch(self._found)
+
+    def _setup(self, hello: Hello) -> Setup:
+        if self.accelerator is Accelerator.TCG and (fault := timer_fault(hello.timer_hz)) is not None:
+            self._found(fault)
+        return super()._setup(hello)
 
     def _kill(self) -> None:
         if self._process is not None:

@@ -170,6 +170,8 @@ class HelloTag(IntEnum):
     MEMORY_BYTES = 6
     AGENT = 7
     """Version text of the agent."""
+    TIMER_HZ = 8
+    """Rate of the timer interrupts' counter, where the guest's kernel had to measure it at its start; else 0."""
 
 
 class ReadyTag(IntEnum):
@@ -379,6 +381,7 @@ class Hello:
     cpus: int
     memory_bytes: int
     agent: str
+    timer_hz: int = 0
 
     @classmethod
     def parse(cls, payload: bytes) -> Hello:
@@ -399,6 +402,7 @@ class Hello:
             cpus=fields.integer(tag.CPUS),
             memory_bytes=fields.integer(tag.MEMORY_BYTES),
             agent=fields.text(tag.AGENT),
+            timer_hz=fields.integer(tag.TIMER_HZ),
         )
 
 

@@ -59,6 +59,8 @@ async def test_box_is_as_it_was_asked_for(home_with_kernel: Path) -> None:
         assert facts.accelerator is availability.accelerator
         assert facts.kernel.split("-")[0].count(".") == 2
         assert not [warning for warning in facts.warnings if "clock" in warning]
+        if facts.accelerator is Accelerator.TCG:
+            assert one.box.hello.timer_hz == pytest.approx(62.5e6, rel=0.6)
     assert await nothing_left(before, home_with_kernel) == {}
 
 
