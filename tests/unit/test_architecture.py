@@ -197,7 +197,6 @@ TESTED_ELSEWHERE = {
     "testing/public_cli.py": "tests/integration/server/conformance/test_public_cli.py",
     "testing/public_shapes.py": "tests/integration/server/conformance/test_public_cli.py",
     "testing/server_process.py": "tests/faults/server/test_server_killed.py",
-    "wire/iteration_output.py": "tests/unit/wire/test_channel.py",
     "wire/job_config.py": "tests/unit/wire/test_channel.py",
     "wire/rest_output.py": "tests/integration/server/channel/test_output.py",
 }

@@ -84,21 +84,26 @@ def job_view(value: JsonValue) -> View:
     if not isinstance(value, Mapping):
         return single(value)
     # A null of these says nothing: the job is not pending, has no fault, is no other's retry.
-    silent = {"output", "config", *(name for name in ("pending", "error", "retry_of") if value.get(name) is None)}
+    silent = {
+        "output",
+        "config",
+        "iterations",
+        *(name for name in ("pending", "error", "retry_of") if value.get(name) is None),
+    }
     fields = [_ODD.get(name) or column(name) for name in value if name not in silent]
     if value.get("pending") is not None:
         fields.append(_PLACE)
     view = single(value, fields)
-    output = value.get("output")
-    if not isinstance(output, Mapping):
-        return view
-    results = output.get("results")
+    found = value.get("output")
+    output = found if isinstance(found, Mapping) else {}
+    # Output may be too large for the answer, or not for us.
+    results = output.get("results") or value.get("iterations")
     rows = list(view.rows)
     for number, result in enumerate(results if isinstance(results, Sequence) else (), 1):
         if isinstance(result, Mapping):
             files = result.get("output")
             some = f", {len(files)} files" if isinstance(files, Mapping) and files else ""
-            rows.append((f"iteration {number}", f"exit code {result.get('exit_code')}{some}"))
+            rows.append((f"iteration {result.get('iteration', number)}", f"exit code {result.get('exit_code')}{some}"))
     if output.get("error") is not None:
         rows.append(("error", str(output["error"])))
     return View(value=value, rows=tuple(rows))

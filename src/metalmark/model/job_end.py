@@ -58,15 +58,10 @@ def read_job_end(job: object, *, allow_failure: bool = False, stopped_by: int = 
     record = job if isinstance(job, Mapping) else {}
     found = record.get("output")
     document = found if isinstance(found, Mapping) else {}
-    results = document.get("results")
-    rows = tuple(
-        _iteration(number, result)
-        for number, result in enumerate(results if isinstance(results, list | tuple) else (), 1)
-        if isinstance(result, Mapping)
-    )
+    rows = _iterations(document.get("results")) or _iterations(record.get("iterations"))
     status, reason = _text(record.get("status")), _text(record.get("end_reason"))
     code = _exit_code(status, reason, rows, allow_failure=allow_failure, stopped_by=stopped_by)
-    if not isinstance(found, Mapping) and (status, reason) == ("failed", EndReason.REPORTED_FAILURE.value):
+    if not rows and not isinstance(found, Mapping) and (status, reason) == ("failed", EndReason.REPORTED_FAILURE.value):
         # It was the benchmark; with which code, the server does not show.
         code = EXIT_UNSEEN
     return JobEnd(
@@ -78,11 +73,20 @@ def read_job_end(job: object, *, allow_failure: bool = False, stopped_by: int = 
     )
 
 
-def _iteration(number: int, result: Mapping[str, object]) -> JobIteration:
+def _iterations(results: object) -> tuple[JobIteration, ...]:
+    return tuple(
+        _iteration(number, result)
+        for number, result in enumerate(results if isinstance(results, list | tuple) else (), 1)
+        if isinstance(result, Mapping)
+    )
+
+
+def _iteration(place: int, result: Mapping[str, object]) -> JobIteration:
+    number = result.get("iteration")
     code = result.get("exit_code")
     wall = result.get("wall_s")
     return JobIteration(
-        number=number,
+        number=number if isinstance(number, int) and number > 0 else place,
         outcome=_text(result.get("outcome")) or Outcome.EXITED.value,
         exit_code=code if isinstance(code, int) and 0 <= code <= 255 else EXIT_INFRASTRUCTURE,
         wall_s=float(wall) if isinstance(wall, int | float) and not isinstance(wall, bool) else None,

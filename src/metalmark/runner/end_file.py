@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from metalmark.wire import IterationEnd, IterationEnds
 
 ERROR_MAX_LENGTH = 4096
 """Most characters of an error: the reserve of the spool has room for it in any script."""
@@ -42,6 +44,8 @@ class SpooledEnd:
     checksum: str
     """SHA-256 of the document in lower-case hex."""
     size_bytes: int
+    iterations: tuple[IterationEnd, ...] = ()
+    """How each iteration ended, for a document that is too large for a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class EndOfJob:
     kind: EndKind
     error: str | None = None
     infrastructure: bool = False
+    iterations: tuple[IterationEnd, ...] = ()
+    """How each iteration ended; as many as are kept of a job."""
 
 
 class EndFile(BaseModel):
@@ -66,6 +72,7 @@ class EndFile(BaseModel):
     infrastructure: bool
     checksum: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size_bytes: Annotated[int, Field(ge=0)]
+    iterations: IterationEnds = ()
 
     @classmethod
     def of(cls, job: UUID, lease: int, end: EndOfJob, *, checksum: str, size_bytes: int) -> EndFile:
@@ -86,6 +93,7 @@ class EndFile(BaseModel):
             infrastructure=end.infrastructure,
             checksum=checksum,
             size_bytes=size_bytes,
+            iterations=end.iterations,
         )
 
     @property
@@ -104,6 +112,7 @@ class EndFile(BaseModel):
             document=document,
             checksum=self.checksum,
             size_bytes=self.size_bytes,
+            iterations=self.iterations,
         )
 
 
@@ -120,4 +129,5 @@ def short_error(text: str) -> str:
 
 def bare_end(job: UUID, lease: int, end: EndOfJob) -> EndFile:
     """Return the file of an end without results."""
+    end = replace(end, iterations=())
     return EndFile.of(job, lease, end, checksum=_BARE_CHECKSUM, size_bytes=len(BARE_DOCUMENT))

@@ -48,6 +48,8 @@ def own_end(end: SpooledEnd, *, message_id: int, uploaded: bool, without_results
             what |= {"results": document.results, "host": document.host, "phases": document.phases}
     if without_results:
         what["results"] = ()
+    if end.iterations and (uploaded or without_results):
+        what["iterations"] = end.iterations
     if end.kind is EndKind.CANCELED:
         return Stopped.model_validate(what)
     if end.kind is EndKind.FAILED or without_results:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from metalmark.model import (
     BoxTooSmall,
     DigestMismatch,
@@ -18,6 +20,7 @@ from metalmark.model import (
     WrongPlatform,
 )
 from metalmark.runner.end_file import EndKind, EndOfJob
+from metalmark.wire import IterationEnd, some_ends
 
 _OF_THE_JOB = frozenset(
     error.__name__
@@ -48,6 +51,23 @@ def end_of_run(
         timeout_s: Limit of an iteration, for the error.
         canceled_because: Why it was stopped; None when nobody asked for that.
     """
+    end = _verdict(
+        result,
+        iterations=iterations,
+        allow_failure=allow_failure,
+        timeout_s=timeout_s,
+        canceled_because=canceled_because,
+    )
+    ends = (
+        IterationEnd(iteration=one.iteration, exit_code=one.exit_code, outcome=one.outcome, wall_s=one.wall_s)
+        for one in result.iterations
+    )
+    return replace(end, iterations=some_ends(ends))
+
+
+def _verdict(
+    result: RunResult, *, iterations: int, allow_failure: bool, timeout_s: float, canceled_because: str | None
+) -> EndOfJob:
     if canceled_because is not None and (result.error is not None or _was_cut_short(result, iterations)):
         return EndOfJob(kind=EndKind.CANCELED)
     if result.error is not None:

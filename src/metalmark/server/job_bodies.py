@@ -5,13 +5,19 @@ from __future__ import annotations
 from metalmark.model import NotFound, TooLarge
 from metalmark.server.fleet_bodies import spec_body
 from metalmark.store import Blobs, JobRecord, SpecRecord
-from metalmark.wire import JobBody, JobOutput, PendingReasonBody
+from metalmark.wire import IterationEnd, JobBody, JobOutput, PendingReasonBody
 
 
 def job_body(
-    job: JobRecord, spec: SpecRecord, *, pending: PendingReasonBody | None = None, output: JobOutput | None = None
+    job: JobRecord,
+    spec: SpecRecord,
+    *,
+    pending: PendingReasonBody | None = None,
+    output: JobOutput | None = None,
+    in_list: bool = False,
 ) -> JobBody:
     """Return a job as REST answers have it."""
+    ends = None if in_list or not job.status.has_run else job.iteration_ends
     return JobBody(
         uuid=job.id,
         status=job.status.value,
@@ -32,6 +38,7 @@ def job_body(
         end_reason=None if job.end_reason is None or not job.status.has_run else job.end_reason.value,
         error=job.error,
         pending=pending,
+        iterations=None if ends is None else tuple(IterationEnd.model_validate(end) for end in ends),
         output=output,
     )
 

@@ -63,7 +63,7 @@ async def get_jobs(
         jobs, total = await list_jobs(connection, project=found.id, status=status, ascending=ascending, page=page)
         specs = {spec: await _spec(connection, spec) for spec in {job.spec for job in jobs}}
     set_total(response, total)
-    return [job_body(job, specs[job.spec]) for job in jobs]
+    return [job_body(job, specs[job.spec], in_list=True) for job in jobs]
 
 
 @router.get("/v0/projects/{project}/jobs/{job}", operation_id="proj_job_get")

@@ -7,6 +7,7 @@ at the same time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -39,6 +40,8 @@ class StoredOutput:
     size_bytes: int
     digest: str
     """``sha256:…`` of the content."""
+    iteration_ends: Sequence[Mapping[str, Any]] = ()
+    """How each iteration ended, as the wire's ``IterationEnd``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +190,7 @@ def _outcome(
         values["retries"] = before.retries + 1
     if output is not None:
         values |= {"output_key": output.key, "output_bytes": output.size_bytes, "output_digest": output.digest}
+        values["iteration_ends"] = list(output.iteration_ends) or None
     return values
 
 

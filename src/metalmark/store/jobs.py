@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -88,6 +88,8 @@ class JobRecord:
     """Where the final output is among the blobs."""
     output_bytes: int | None
     output_digest: str | None
+    iteration_ends: Sequence[Mapping[str, Any]] | None
+    """How each iteration ended, as the wire's ``IterationEnd``."""
     created: datetime
     modified: datetime
 

@@ -64,6 +64,7 @@ def _jobs(op: Operations) -> None:
         Column("output_key", Words(), nullable=True),
         Column("output_bytes", BigInteger(), nullable=True),
         Column("output_digest", Words(), nullable=True),
+        Column("iteration_ends", Document(), nullable=True),
         Column("created", Instant(), nullable=False),
         Column("modified", Instant(), nullable=False),
         ForeignKeyConstraint(

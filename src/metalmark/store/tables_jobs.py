@@ -64,6 +64,8 @@ jobs = Table(
     Column("output_key", Words),
     Column("output_bytes", BigInteger),
     Column("output_digest", Words),
+    # A list of the wire's ``IterationEnd``: small, where the output may be too large to be looked into.
+    Column("iteration_ends", Document),
     created_column(),
     modified_column(),
     Index("ix_jobs_of_report", "report_id"),

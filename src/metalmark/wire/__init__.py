@@ -97,7 +97,16 @@ if TYPE_CHECKING:
         read_from_runner,
         read_from_server,
     )
-    from metalmark.wire.iteration_output import HostOutput, IterationOutput, JobOutput, Results
+    from metalmark.wire.iteration_output import (
+        HostOutput,
+        IterationEnd,
+        IterationEnds,
+        IterationOutput,
+        JobOutput,
+        Results,
+        ends_of,
+        some_ends,
+    )
     from metalmark.wire.job_config import Average, Fold, JobConfig
     from metalmark.wire.rest_accounts import (
         FOREVER_S,
@@ -332,6 +341,8 @@ __all__ = [
     "HelloTag",
     "HostOutput",
     "IterationCounts",
+    "IterationEnd",
+    "IterationEnds",
     "IterationOutput",
     "JobBody",
     "JobCanceled",
@@ -454,6 +465,7 @@ __all__ = [
     "channel_text",
     "credit_of",
     "encode",
+    "ends_of",
     "format_date_time",
     "pack",
     "parse_date_time",
@@ -463,30 +475,16 @@ __all__ = [
     "read_runner_message",
     "read_server_message",
     "signal_frame",
+    "some_ends",
     "write_artifact",
 ]
 
 # Pydantic takes a noticeable time to import, and the frames of host and guest need none of it.
 _LATE = (
-    "rest_server",
-    "scalars",
-    "channel",
-    "channel_metalmark",
-    "iteration_output",
-    "job_config",
-    "rest_runners",
-    "rest_specs",
-    "rest_accounts",
-    "rest_organizations",
-    "rest_projects",
-    "rest_branches",
-    "rest_reports",
-    "rest_runs",
-    "rest_testbeds",
-    "rest_jobs",
-    "rest_output",
-    "update_artifact",
-)
+    "rest_server", "scalars", "channel", "channel_metalmark", "iteration_output", "job_config", "rest_runners",
+    "rest_specs", "rest_accounts", "rest_organizations", "rest_projects", "rest_branches", "rest_reports",
+    "rest_runs", "rest_testbeds", "rest_jobs", "rest_output", "update_artifact",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from metalmark.model import Outcome, Phase
-from metalmark.wire.scalars import I32, Body, Text
+from metalmark.wire.scalars import I32, U32, Body, Text
 
 
 class _Sparse(Body):
@@ -40,6 +43,38 @@ class IterationOutput(_Sparse):
     """Seconds that each phase took."""
     error: Text | None = None
     """Why it was no benchmark's own end."""
+
+
+class IterationEnd(_Sparse):
+    """How one iteration ended, without anything that it printed or left."""
+
+    iteration: U32
+    """From 1 on."""
+    exit_code: I32
+    outcome: Outcome | None = None
+    wall_s: float | None = None
+
+
+ITERATION_ENDS_MAX = 1000
+IterationEnds = Annotated[tuple[IterationEnd, ...], Field(max_length=ITERATION_ENDS_MAX)]
+"""Of a job with more iterations they are the first, and for the last of them the first of the others that failed."""
+
+
+def some_ends(ends: Iterable[IterationEnd]) -> tuple[IterationEnd, ...]:
+    """Return as many ends of iterations as are kept of a job."""
+    found = tuple(ends)
+    if len(found) <= ITERATION_ENDS_MAX:
+        return found
+    first, others = found[: ITERATION_ENDS_MAX - 1], found[ITERATION_ENDS_MAX - 1 :]
+    return (*first, next((end for end in others if end.exit_code), others[0]))
+
+
+def ends_of(results: Results) -> tuple[IterationEnd, ...]:
+    """Return how iterations ended, of their outputs; as many as are kept of a job."""
+    return some_ends(
+        IterationEnd(iteration=number, exit_code=result.exit_code, outcome=result.outcome, wall_s=result.wall_s)
+        for number, result in enumerate(results, 1)
+    )
 
 
 Results = tuple[IterationOutput, ...]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from metalmark.wire.iteration_output import JobOutput
+from metalmark.wire.iteration_output import IterationEnds, JobOutput
 from metalmark.wire.rest_specs import SpecBody
 from metalmark.wire.scalars import Body, DateTimeField, Text, UuidField
 
@@ -51,6 +51,8 @@ class JobBody(Body):
     error: Text | None = None
     pending: PendingReasonBody | None = None
     """Why it is still pending; null in lists and for jobs that are not."""
+    iterations: IterationEnds | None = None
+    """How each iteration ended, also when the output is too large for an answer; null in lists and without any."""
     output: JobOutput | None = None
 
     @model_serializer(mode="wrap")

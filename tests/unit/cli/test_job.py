@@ -49,6 +49,16 @@ def test_job_is_shown_without_its_output_but_with_how_it_ended(server: ScriptedS
     ]
 
 
+def test_how_iterations_ended_is_shown_without_their_output(server: ScriptedServer) -> None:
+    ends = [{"iteration": 1, "exit_code": 0}, {"iteration": 12, "exit_code": 3}]
+    server.answer({"uuid": "j", "status": "failed", "iterations": ends})
+    out, _ = server.run("job", "view", "p", "j")
+    assert [line.split(maxsplit=2) for line in out.splitlines()[2:]] == [
+        ["iteration", "1", "exit code 0"],
+        ["iteration", "12", "exit code 3"],
+    ]
+
+
 def test_logs_are_followed_to_the_end_of_the_job(server: ScriptedServer) -> None:
     events = 'event: output\ndata: {"iteration": 0, "stream": "stdout", "text": "hello\\n"}\n\n'
     end = 'event: end\ndata: {"status": "processed"}\n\n'

@@ -13,6 +13,9 @@ def ended(status: str, *results: dict[str, Any], reason: str | None = None, **ou
     return {"status": status, "end_reason": reason, "output": {"results": list(results), **output}}
 
 
+ENDS = {"iterations": [{"iteration": 1, "exit_code": 0}, {"iteration": 40, "exit_code": 3, "outcome": "exited"}]}
+
+
 @pytest.mark.parametrize(
     ("job", "allowed", "code"),
     [
@@ -26,6 +29,9 @@ def ended(status: str, *results: dict[str, Any], reason: str | None = None, **ou
         (ended("failed", {"exit_code": 0}), False, 125),
         ({"status": "failed", "end_reason": "heartbeat_timeout", "error": "silent"}, False, 125),
         ({"status": "failed", "end_reason": "reported_failure"}, False, 1),
+        (ENDS | {"status": "failed", "end_reason": "reported_failure"}, False, 3),
+        (ENDS | {"status": "processed"}, True, 0),
+        (ENDS | ended("failed", reason="reported_failure"), False, 3),
         (ended("failed", reason="reported_failure"), False, 125),
         ({"status": "canceled", "end_reason": "canceled_by_user"}, False, 130),
         ({"status": "canceled", "end_reason": "job_timeout_exceeded"}, False, 124),
@@ -54,6 +60,11 @@ def test_what_the_runner_told_is_kept() -> None:
     assert (row.number, row.outcome, row.wall_s, row.error) == (1, "infrastructure", 1.5, "lost")
     assert end.host == {"sandbox": "qemu", "accelerator": "tcg", "verdict": "emulated"}
     assert end.error == "it"
+
+
+def test_ends_of_iterations_stand_in_for_output_that_is_not_shown() -> None:
+    rows = read_job_end(ENDS | {"status": "failed"}).iterations
+    assert [(row.number, row.outcome, row.exit_code) for row in rows] == [(1, "exited", 0), (40, "exited", 3)]
 
 
 _JSON = st.recursive(

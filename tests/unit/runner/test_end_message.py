@@ -12,6 +12,7 @@ from metalmark.runner.end_message import own_end, public_end
 from metalmark.wire import (  # fmt: skip
     Broke,
     HostOutput,
+    IterationEnd,
     IterationOutput,
     JobCanceled,
     JobCompleted,
@@ -33,6 +34,9 @@ OUTPUT = JobOutput(
 )
 
 
+ENDS = (IterationEnd(iteration=1, exit_code=0), IterationEnd(iteration=2, exit_code=3, wall_s=1.5))
+
+
 def spooled(folder: Path, kind: EndKind, *, document: bytes | None = None, **fields: Any) -> SpooledEnd:
     text = OUTPUT.model_dump_json().encode() if document is None else document
     path = folder / "end.json"
@@ -45,6 +49,7 @@ def spooled(folder: Path, kind: EndKind, *, document: bytes | None = None, **fie
         document=path,
         checksum=hashlib.sha256(text).hexdigest(),
         size_bytes=len(text),
+        iterations=ENDS,
         **said,
     )
 
@@ -68,6 +73,14 @@ def test_what_was_uploaded_is_named_and_not_read(tmp_path: Path, kind: EndKind) 
     message = own_end(end, message_id=1, uploaded=True)
     assert message.uploaded == Uploaded(checksum=end.checksum, size_bytes=end.size_bytes)
     assert message.results is None
+    assert message.iterations == ENDS
+
+
+def test_how_iterations_ended_is_told_once(tmp_path: Path) -> None:
+    end = spooled(tmp_path, EndKind.COMPLETED)
+    assert own_end(end, message_id=1, uploaded=False).iterations is None
+    refused = own_end(end, message_id=1, uploaded=True, without_results="too large")
+    assert (refused.results, refused.iterations) == ((), ENDS)
 
 
 def test_success_without_its_results_is_a_failure(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from metalmark.model import (
@@ -40,9 +42,13 @@ def end(
         verdict="measured", iterations=iterations, exit_code=0,
         error=ErrorResult(type=error, message="it broke", hint="mend it") if error else None,
     )  # fmt: skip
-    return end_of_run(
+    found = end_of_run(
         result, iterations=wanted or len(iterations), allow_failure=allow, timeout_s=60, canceled_because=canceled
     )
+    assert [(one.iteration, one.exit_code, one.outcome) for one in found.iterations] == [
+        (one.iteration, one.exit_code, one.outcome) for one in iterations
+    ]
+    return replace(found, iterations=())
 
 
 def test_all_iterations_ran() -> None:

@@ -362,7 +362,38 @@ def test_results_that_were_uploaded_are_named_by_their_checksum(racks: Rack) -> 
         assert own.tell(event="completed", uploaded=uploaded, **held)["event"] == "ack"
     assert racks.status(job) == "processed"
     assert racks.output(job) == {"results": RESULTS}
+    assert racks.job(job).iteration_ends is None, "the runner did not say how they ended"
     assert racks.job(job).output_digest == f"sha256:{checksum}"
+
+
+@pytest.mark.parametrize("event", ["completed", "failed"])
+def test_how_iterations_ended_is_shown_without_the_output(racks: Rack, event: str) -> None:
+    spec = racks.own_spec()
+    runner = racks.runner(spec=spec)
+    jobs = [racks.submit(spec) for _ in range(2)]
+    code = 0 if event == "completed" else 3
+    end = {"exit_code": code, "outcome": "exited", "wall_s": 1.5}
+    large = json.dumps({"results": [{**end, "stdout": "x" * 3_000_000}]}).encode()
+    checksum = hashlib.sha256(large).hexdigest()
+    error = {"error": "exit code 3"} if code else {}
+    ends = [{"iteration": 1, **end}]
+    with greeted(racks, runner) as own, racks.server.client(runner.key) as client:
+        own.want(2)
+        held, small = own.take(), own.take()
+        query = {"lease": str(held["lease"]), "checksum": checksum, "size": str(len(large))}
+        path = f"/v0/runners/{runner.runner}/jobs/{held['job']}/output"
+        assert client.put(path, params=query, content=large).json()["complete"] is True
+        uploaded = {"checksum": checksum, "size_bytes": len(large)}
+        assert own.tell(event=event, uploaded=uploaded, iterations=ends, **error, **held)["event"] == "ack"
+        assert own.tell(event=event, results=[end], **error, **small)["event"] == "ack"
+    wait_for(racks, held["job"], "failed" if code else "processed", seconds=120)
+    with racks.server.client() as client, racks.server.client(None) as stranger:
+        for job, who in ((held["job"], client), (small["job"], client), (small["job"], stranger)):
+            view = who.get(f"/v0/projects/{racks.floor.project}/jobs/{job}").json()
+            assert view["iterations"] == ends
+            assert ("output" in view) == (job == small["job"] and who is client)
+        listed = client.get(f"/v0/projects/{racks.floor.project}/jobs").json()
+        assert {job["uuid"]: job["iterations"] for job in listed if job["uuid"] in jobs} == dict.fromkeys(jobs)
 
 
 @pytest.mark.parametrize("right", [True, False])
