@@ -25,6 +25,7 @@ from metalmark.model import (
     Phase,
     ProcessOverrides,
     Resources,
+    RunResult,
     SandboxName,
     shortcomings,
 )
@@ -49,6 +50,8 @@ from metalmark.wire import ProvedCapabilities
 
 _POLITE_S = 0.4
 """How long a benchmark that is canceled has to end by itself: its box has to be gone within a second."""
+_SMALL_OUTPUT_BYTES = 256 * 1024
+"""What is less is on the disk before the next benchmark begins, and needs no upload beside it."""
 _log = structlog.get_logger(__name__)
 
 
@@ -129,6 +132,9 @@ class JobExecutor:
                         context = self._context(job, images, folder, in_use)
                         record = await execute(spec, context=context, observer=_Teller(job))
             tasks.cancel_scope.cancel()
+        if record is not None and _output_bytes(record.result) < _SMALL_OUTPUT_BYTES:
+            # The next job is on its way while the end of this one goes to the disk.
+            job.executed()
         end = _end(job, spec, record)
         if record is None:
             return await in_thread(self._spool.keep, job.job, job.lease, end, _nothing)
@@ -269,6 +275,16 @@ def _end(job: JobInHand, spec: JobSpec, record: RunRecord | None) -> EndOfJob:
     if end.kind is EndKind.CANCELED and job.is_abandoned and not job.began:
         return EndOfJob(kind=EndKind.FAILED, error=job.canceled_because, infrastructure=True)
     return end
+
+
+def _output_bytes(result: RunResult) -> int:
+    """Return how much a run has printed and left in files."""
+    return sum(
+        iteration.stdout.kept_bytes
+        + iteration.stderr.kept_bytes
+        + sum(file.size_bytes for file in iteration.output.files)
+        for iteration in result.iterations
+    )
 
 
 def _told(error: MetalmarkError) -> str:

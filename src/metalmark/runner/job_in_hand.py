@@ -42,6 +42,8 @@ class JobInHand:
         self.phase_offset = 0
         """How many bytes the job had printed when that phase began."""
         self.output = LiveTail(changed=changed)
+        self.is_executed = False
+        """Whether its boxes are gone and only its end is to be written; it takes up no slot then."""
         self.end = end
         """None until the job is over; then its end, which is on disk already."""
         self.stop = StopRequest()
@@ -61,6 +63,11 @@ class JobInHand:
         self.phase = (phase, iteration)
         self.phase_offset = self.output.end_offset
         self.began |= phase is Phase.EXEC
+        self._changed()
+
+    def executed(self) -> None:
+        """The last of its boxes is gone."""
+        self.is_executed = True
         self._changed()
 
     def ended(self, end: SpooledEnd) -> None:

@@ -62,7 +62,7 @@ class JobsInHand:
     def _room(self) -> int:
         # A job that was lost takes up its slot until its box is gone. What waits for the server takes up none, as long
         # as one message can name all that is in hand.
-        running = len(self._stopping) + sum(1 for job in self._jobs.values() if job.end is None)
+        running = len(self._stopping) + sum(job.end is None and not job.is_executed for job in self._jobs.values())
         return max(0, min(self._slots - running, SLOTS_MAX - len(self._jobs)))
 
     def holding(self) -> tuple[JobInHand, ...]:

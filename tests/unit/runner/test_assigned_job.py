@@ -5,9 +5,11 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGINT, SIGTERM
+from threading import Event
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from tests.unit.runner.assignments import CAPABLE, assignment
 from tests.unit.runner.surroundings import FakeImages, FakeSandboxes, topology
@@ -101,6 +103,30 @@ async def test_good_job_leaves_its_output_on_disk_and_live(tmp_path: Path) -> No
             (1, "stdout", b"one\ntwo\n"), (1, "stderr", b"bad\n"),
             (2, "stdout", b"one\ntwo\n"), (2, "stderr", b"bad\n"),
         ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("printed", "free_slots"), [(10, 1), (1024 * 1024, 0)])
+async def test_next_job_may_come_while_a_small_end_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: int, free_slots: int
+) -> None:
+    async with bench(tmp_path, FakeCommand(stdout=[b"x" * printed])) as it:
+        keep, writing, written = it.spool.keep, Event(), Event()
+
+        def slow_keep(*arguments: Any) -> SpooledEnd:
+            writing.set()
+            assert written.wait(10)
+            return keep(*arguments)
+
+        monkeypatch.setattr(it.spool, "keep", slow_keep)
+        it.jobs.take(assignment())
+        try:
+            await anyio.to_thread.run_sync(writing.wait, 10)
+            (job,) = it.jobs.holding()
+            assert (it.jobs.free_slots, job.end, it.driver.boxes[0].removed) == (free_slots, None, True)
+        finally:
+            written.set()
+        await it.jobs.idle()
+        assert it.jobs.free_slots == 1
 
 
 async def test_live_output_is_what_is_kept(tmp_path: Path) -> None:

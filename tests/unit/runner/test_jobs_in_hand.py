@@ -78,6 +78,25 @@ async def test_job_is_executed_and_kept_until_it_is_acknowledged(tmp_path: Path)
         assert list(tmp_path.iterdir()) == []
 
 
+async def test_job_whose_boxes_are_gone_takes_up_no_slot(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (jobs, executor):
+        given = assignment()
+        jobs.take(given)
+        await until(jobs, lambda: executor.started)
+        seen = jobs.version
+        executor.started[0].executed()
+        assert await jobs.changed(seen) > seen
+        assert (jobs.free_slots, jobs.is_idle) == (1, False)
+        jobs.take(assignment())
+        assert jobs.free_slots == 0
+        await until(jobs, lambda: len(executor.started) == 2)
+        jobs.lost(given.job, 1)
+        assert jobs.free_slots == 0
+        executor.end.set()
+        await jobs.idle()
+        assert (jobs.free_slots, len(jobs.holding())) == (1, 1)
+
+
 async def test_job_that_is_given_twice_runs_once(tmp_path: Path) -> None:
     async with serving(tmp_path, slots=2) as (jobs, executor):
         given = assignment()
