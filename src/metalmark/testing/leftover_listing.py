@@ -33,11 +33,11 @@ def list_leftovers(*folders: Path, box_prefixes: tuple[str, ...] = ("",)) -> Lis
 
     Args:
         folders: Only things that mention one of these count.
-        box_prefixes: Cgroups of boxes count whose names begin like this: other tests may run beside.
+        box_prefixes: Boxes count, their cgroups and agents, whose names begin like this: other tests may run beside.
     """
     prefixes = tuple(str(folder) for folder in folders)
     return Listing(
-        processes=frozenset(_processes(prefixes)),
+        processes=frozenset(_processes(prefixes, box_prefixes)),
         mounts=frozenset(entry.target for entry in read_mounts() if entry.target.startswith(prefixes)),
         loops=frozenset(
             f"{loop.device} {loop.backing_file}" for loop in read_loops() if loop.backing_file.startswith(prefixes)
@@ -58,16 +58,20 @@ async def nothing_left(
     return extra
 
 
-def _processes(prefixes: tuple[str, ...]) -> list[str]:
+def _processes(prefixes: tuple[str, ...], box_prefixes: tuple[str, ...]) -> list[str]:
+    boxes = tuple(f"/metalmark/{prefix}" for prefix in box_prefixes)
     found = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+            groups = (folder / "cgroup").read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
-        ours = line.startswith("/dev/.metalmark-agent") or any(prefix in line for prefix in prefixes)
+        # An agent in a container names no folder: whose it is, its control group says.
+        agent = line.startswith("/dev/.metalmark-agent") and any(box in groups for box in boxes)
+        ours = agent or any(prefix in line for prefix in prefixes)
         if ours and "pytest" not in line and start_ticks(int(folder.name)) is not None:
             found.append(f"{folder.name} {line}")
     return found

@@ -17,7 +17,6 @@ from tests.machine.sandbox.vm_boxes import made, need_qemu, qemu_driver
 
 from metalmark.model import MIB, BoxLost, SandboxName
 from metalmark.sandbox import Box
-from metalmark.testing.leftover_listing import list_leftovers, nothing_left
 from metalmark.wire import Get
 
 pytestmark = [pytest.mark.anyio]
@@ -62,7 +61,7 @@ async def _use(box: Box, phase: str) -> None:
 @pytest.mark.parametrize("phase", FUNCTIONS)
 async def test_agent_of_a_microvm_dies(phase: str, home_with_kernel: Path, mortal_agents: dict[str, Path]) -> None:
     need_qemu()
-    before = list_leftovers(home_with_kernel)
+    before = list_here(home_with_kernel)
     async with made(qemu_driver(home_with_kernel, agent=mortal_agents[phase])) as one:
         if phase in AT_START:
             with pytest.raises(BoxLost):
@@ -71,7 +70,7 @@ async def test_agent_of_a_microvm_dies(phase: str, home_with_kernel: Path, morta
             await one.box.start()
             with pytest.raises(BoxLost):
                 await _use(one.box, phase)
-    assert await nothing_left(before, home_with_kernel) == {}
+    assert await left_here(before, home_with_kernel) == {}
 
 
 @pytest.mark.needs_root

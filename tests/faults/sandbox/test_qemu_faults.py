@@ -8,12 +8,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-from tests.machine.sandbox.host_boxes import shell
+from tests.machine.sandbox.host_boxes import left_here, list_here, shell
 from tests.machine.sandbox.vm_boxes import Started, made, need_qemu, qemu_driver, started
 
 from metalmark.model import MIB, BoxLost, MetalmarkError, NoSpace, PhaseTimeout
 from metalmark.system import monotonic_s, run, sleep_s
-from metalmark.testing.leftover_listing import list_leftovers, nothing_left
 from metalmark.wire import Ending
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("qemu_machine")]
@@ -34,7 +33,7 @@ async def vmm_of(one: Started) -> int:
 
 @pytest.mark.parametrize("after_s", [0.0, 0.15, 1.0], ids=["spawn", "kernel", "later"])
 async def test_vmm_killed_while_it_boots(home_with_kernel: Path, after_s: float) -> None:
-    before = list_leftovers(home_with_kernel)
+    before = list_here(home_with_kernel)
     found: list[MetalmarkError] = []
     async with made(qemu_driver(home_with_kernel)) as one, anyio.create_task_group() as tasks:
 
@@ -52,11 +51,11 @@ async def test_vmm_killed_while_it_boots(home_with_kernel: Path, after_s: float)
         os.kill(pid, signal.SIGKILL)
     assert [type(error) for error in found] == [BoxLost]
     assert "signal 9" in str(found[0]) or "connection to QEMU" in str(found[0])
-    assert await nothing_left(before, home_with_kernel) == {}
+    assert await left_here(before, home_with_kernel) == {}
 
 
 async def test_vmm_killed_under_a_command(home_with_kernel: Path) -> None:
-    before = list_leftovers(home_with_kernel)
+    before = list_here(home_with_kernel)
     async with started(qemu_driver(home_with_kernel)) as one, anyio.create_task_group() as tasks:
 
         async def kill() -> None:
@@ -66,7 +65,7 @@ async def test_vmm_killed_under_a_command(home_with_kernel: Path) -> None:
         tasks.start_soon(kill)
         with pytest.raises(BoxLost, match="signal 9"):
             await shell(one.box, "sleep 60")
-    assert await nothing_left(before, home_with_kernel) == {}
+    assert await left_here(before, home_with_kernel) == {}
 
 
 @pytest.mark.parametrize("script", ["echo c >/proc/sysrq-trigger", "reboot -f"], ids=["panic", "power-off"])
@@ -83,7 +82,7 @@ async def test_guest_that_ends_by_itself(home_with_kernel: Path, script: str) ->
 
 
 async def test_vmm_that_is_stuck_while_it_boots(home_with_kernel: Path) -> None:
-    before = list_leftovers(home_with_kernel)
+    before = list_here(home_with_kernel)
     async with made(qemu_driver(home_with_kernel), boot_timeout_s=3.0) as one, anyio.create_task_group() as tasks:
 
         async def stick() -> None:
@@ -94,17 +93,17 @@ async def test_vmm_that_is_stuck_while_it_boots(home_with_kernel: Path) -> None:
         with pytest.raises(PhaseTimeout):
             await one.box.start()
         assert monotonic_s() - began_s < 15
-    assert await nothing_left(before, home_with_kernel) == {}
+    assert await left_here(before, home_with_kernel) == {}
 
 
 async def test_vmm_that_is_stuck_is_ended_all_the_same(home_with_kernel: Path) -> None:
-    before = list_leftovers(home_with_kernel)
+    before = list_here(home_with_kernel)
     async with started(qemu_driver(home_with_kernel)) as one:
         os.kill(one.vmm_pid, signal.SIGSTOP)
         began_s = monotonic_s()
         await one.box.stop()
         assert monotonic_s() - began_s < 15
-    assert await nothing_left(before, home_with_kernel) == {}
+    assert await left_here(before, home_with_kernel) == {}
 
 
 async def test_host_disk_that_is_full_ends_the_box_with_no_space(home_with_kernel: Path, tmp_path: Path) -> None:

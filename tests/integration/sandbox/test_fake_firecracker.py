@@ -35,6 +35,7 @@ from metalmark.system import find_tool, folders
 from metalmark.testing.leftover_listing import list_leftovers, nothing_left
 from metalmark.wire import Exec, Fields, SetupTag
 
+OURS = (f"fake-{os.getpid()}",)
 pytestmark = pytest.mark.anyio
 FAKE = Path(__file__).parent / "fake_firecracker.py"
 
@@ -68,7 +69,7 @@ def settings(tmp_path: Path) -> DriverSettings:
 @asynccontextmanager
 async def made(settings: DriverSettings, **changes: object) -> AsyncIterator[tuple[FirecrackerBox, BoxSpec]]:
     resources = Resources(vcpus=2, memory_bytes=128 * MIB, disk_bytes=16 * MIB)
-    with BoxRecord.open(settings.folders, f"fake-{os.getpid()}") as record:
+    with BoxRecord.open(settings.folders, OURS[0]) as record:
         values: dict[str, object] = {
             "root": settings.folders.state.parents[1] / "root.sqfs", "rootfs": RootfsMode.OVERLAY,
             "resources": resources, **changes,
@@ -80,7 +81,7 @@ async def made(settings: DriverSettings, **changes: object) -> AsyncIterator[tup
 
 
 async def test_life_of_a_box_with_a_fake_firecracker(settings: DriverSettings, tmp_path: Path) -> None:
-    before = list_leftovers(tmp_path)
+    before = list_leftovers(tmp_path, box_prefixes=OURS)
     async with made(settings, cpus=(0,), helper_cpus=(0,)) as (box, spec):
         await box.start()
         process = box._process
@@ -105,7 +106,7 @@ async def test_life_of_a_box_with_a_fake_firecracker(settings: DriverSettings, t
         await box.stop()
         assert box.facts.details["firecracker"] == "1.15.1"
         assert box.facts.kernel == "6.1.177-fake"
-    assert await nothing_left(before, tmp_path) == {}
+    assert await nothing_left(before, tmp_path, box_prefixes=OURS) == {}
 
 
 @pytest.mark.parametrize(
@@ -133,11 +134,11 @@ async def test_faults_of_a_fake_firecracker(
         "__init__",
         lambda self, path: original(self, path, limit_s=0.5 if fault == "silent" else 5.0),
     )
-    before = list_leftovers(tmp_path)
+    before = list_leftovers(tmp_path, box_prefixes=OURS)
     async with made(settings, boot_timeout_s=6.0) as (box, _):
         with pytest.raises(kind, match=words):
             await box.start()
-    assert await nothing_left(before, tmp_path) == {}
+    assert await nothing_left(before, tmp_path, box_prefixes=OURS) == {}
 
 
 async def test_fake_firecracker_killed_under_a_box(settings: DriverSettings) -> None:

@@ -124,7 +124,8 @@ async def shell(box: Box, script: str, *, user: str = "", workdir: str = "/", li
         return Result(exited=await execution.wait(), out=out)
 
 
-_PREFIXES = tuple(f"{kind}{os.getpid()}" for kind in ("t", "f", "probe-", "swept-", "twice-"))
+_PID = os.getpid()
+_PREFIXES = (f"t{_PID}-", f"f{_PID}-", f"probe-{_PID}", f"swept-{_PID}", f"twice-{_PID}")
 """How the names of this process's boxes begin: other tests may run on this machine meanwhile."""
 
 

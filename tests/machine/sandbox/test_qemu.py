@@ -12,7 +12,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from tests.machine.sandbox.host_boxes import shell
+from tests.machine.sandbox.host_boxes import left_here, list_here, shell
 from tests.machine.sandbox.vm_boxes import made, need_qemu, qemu_driver, started
 
 from metalmark.model import MIB, BoxTooSmall, Phase, RootfsMode
@@ -20,7 +20,6 @@ from metalmark.sandbox import Accelerator, KvmState
 from metalmark.sandbox.agent_binary import agent_binary
 from metalmark.sandbox.vmm_user import FIRST_UID
 from metalmark.system import find_tool, run, threads_of
-from metalmark.testing.leftover_listing import list_leftovers, nothing_left
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("qemu_machine")]
 
@@ -35,7 +34,7 @@ async def test_box_is_as_it_was_asked_for(home_with_kernel: Path) -> None:
     driver = qemu_driver(home_with_kernel)
     availability = await driver.probe()
     assert availability.usable, availability.reason
-    before = list_leftovers(home_with_kernel)
+    before = list_here(home_with_kernel)
     script = (
         "nproc; free -m | awk '/Mem:/{print $2}'; df -m / | awk 'END{print $2}'; hostname; id -u;"
         "cat /sys/devices/system/clocksource/clocksource0/current_clocksource; ls /sys/class/net; exit 7"
@@ -61,7 +60,7 @@ async def test_box_is_as_it_was_asked_for(home_with_kernel: Path) -> None:
         assert not [warning for warning in facts.warnings if "clock" in warning]
         if facts.accelerator is Accelerator.TCG:
             assert one.box.hello.timer_hz == pytest.approx(62.5e6, rel=0.6)
-    assert await nothing_left(before, home_with_kernel) == {}
+    assert await left_here(before, home_with_kernel) == {}
 
 
 async def test_ext4_root_is_written_to_directly(home_with_kernel: Path) -> None:
