@@ -318,6 +318,7 @@ class OwnSession:
             output=output,
             error=error,
             infrastructure=isinstance(message, Broke) and message.infrastructure,
+            iterations=message.iterations or (),
         )
         # The end is the runner's own: it is not told of it as of somebody else's doing.
         self._release(message.job, message.lease)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -41,7 +41,7 @@ from metalmark.store import (
     return_claim,
     set_report_times,
 )
-from metalmark.wire import JobOutput
+from metalmark.wire import IterationEnd, JobOutput, ends_of
 
 if TYPE_CHECKING:
     from metalmark.server.context import ServerContext
@@ -60,6 +60,8 @@ class Ending:
     error: str | None = None
     infrastructure: bool = False
     """Whether the benchmark is not to blame, so that the job may go back to the queue."""
+    iterations: tuple[IterationEnd, ...] = ()
+    """How each ended, where the document does not say it, or was stored before."""
 
 
 class JobDesk:
@@ -176,7 +178,8 @@ class JobDesk:
             return Moved(effect=Effect.KEEP, before=found.status, job=found, foreign=True)
         stored = None
         if ending.output is not None and transition(found.status, ending.event).effect is Effect.MOVE:
-            stored = await self._stored(found, ending.output)
+            ends = tuple(end.model_dump(mode="json") for end in ending.iterations or _ends_in(ending.output))
+            stored = replace(await self._stored(found, ending.output), iteration_ends=ends)
         moved = await self._move_to_end(found, holder, ending, stored)
         if moved is None or stored is None or moved.job.output_key != stored.key:
             await self._forget(None if stored is None else stored.key)
@@ -288,6 +291,10 @@ class JobDesk:
             self._context.metrics.job_moved(str(moved.job.status))
             _log.info("job moved", job=str(moved.job.id), lease=moved.job.lease, status=str(moved.job.status))
         return moved
+
+
+def _ends_in(output: JobOutput | StoredOutput) -> tuple[IterationEnd, ...]:
+    return ends_of(output.results) if isinstance(output, JobOutput) else ()
 
 
 def output_key(job: JobRecord, checksum: str) -> str:

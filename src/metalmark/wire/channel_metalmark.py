@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from metalmark.model import Phase
 from metalmark.wire.channel import VERSION_MAX_LENGTH, Checksum, read_message
-from metalmark.wire.iteration_output import HostOutput, Results
+from metalmark.wire.iteration_output import HostOutput, IterationEnds, Results
 from metalmark.wire.job_config import JobConfig
 from metalmark.wire.rest_specs import Architecture, OperatingSystem, SpecBody
 from metalmark.wire.scalars import U32, Body, DateTimeField, Flag, PositiveI32, Text, UrlField, UuidField
@@ -201,7 +201,9 @@ class Uploaded(_Message):
 class _Ended(_OfJob):
     results: Results | None = None
     uploaded: Uploaded | None = None
-    """In place of ``results``, and of what follows."""
+    """In place of ``results``, and of what follows but ``iterations``."""
+    iterations: IterationEnds | None = None
+    """How each ended, where ``results`` do not say it."""
     host: HostOutput | None = None
     phases: dict[Phase, float] | None = None
     """See `JobOutput`."""
