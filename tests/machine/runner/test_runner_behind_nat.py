@@ -108,17 +108,31 @@ def rig(nat: Nat, tmp_path: Path) -> Iterator[Rig]:
         yield made
 
 
-def test_a_runner_behind_nat_serves_jobs_and_survives_its_network(rig: Rig, nat: Nat) -> None:
-    spec = rig.spec("small", "container")
-    runner = rig.runner("rig", spec, prefix=nat.inwards)
+def test_a_runner_behind_nat_serves_jobs_and_survives_its_network(rig: Rig, nat: Nat, guest_kernels: Path) -> None:
+    specs = {sandbox: rig.spec(f"small {sandbox}", sandbox) for sandbox in ("container", "qemu")}
+    options = ["--allow-emulation"]
+    runner = rig.runner("rig", *specs.values(), prefix=nat.inwards, options=options, kernels=guest_kernels)
     before = runner.leftovers()
     with relayed(rig, nat):
         runner.start()
-        done_job = rig.wait_for(rig.submit(spec, "sh", "-c", "echo hello"))
+        done_job = rig.wait_for(rig.submit(specs["container"], "sh", "-c", "echo hello"))
         assert done_job["status"] == "processed", runner.log()
         assert done_job["output"]["results"][0]["stdout"] == "hello\n"
     assert f'"{RUNNER}"' not in rig.server.log(), "the server sees the router, not the runner"
     # From here on the image is in the cache, and there is no registry that the runner could reach.
+    for spec in specs.values():
+        survives(rig, nat, spec)
+    job = rig.submit(specs["container"], "sleep", "100")
+    rig.wait_for(job, "running", phase="exec")
+    rig.cancel(job)
+    assert rig.wait_for(job)["status"] == "canceled"
+    assert runner.stop() == 0, runner.log()
+    assert f'"client": "{NAT_OUTSIDE}"' in rig.server.log()
+    assert runner.leftovers() - before == {}
+
+
+def survives(rig: Rig, nat: Nat, spec: str) -> None:
+    """Run a job whose runner has no network for a while."""
     job = rig.submit(spec, "sh", "-c", "echo one; sleep 6; echo two")
     with rig.follow(job) as followed:
         followed.wait_for("one")
@@ -126,15 +140,8 @@ def test_a_runner_behind_nat_serves_jobs_and_survives_its_network(rig: Rig, nat:
         time.sleep(4)
         nat.cut(down=False)
         found = rig.wait_for(job)
-    assert found["status"] == "processed", runner.log()
+    assert found["status"] == "processed", rig.runners[0].log()
     assert followed.text() == found["output"]["results"][0]["stdout"] == "one\ntwo\n"
-    job = rig.submit(spec, "sleep", "100")
-    rig.wait_for(job, "running", phase="exec")
-    rig.cancel(job)
-    assert rig.wait_for(job)["status"] == "canceled"
-    assert runner.stop() == 0, runner.log()
-    assert f'"client": "{NAT_OUTSIDE}"' in rig.server.log()
-    assert runner.leftovers() - before == {}
 
 
 @contextmanager
