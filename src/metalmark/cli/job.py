@@ -9,11 +9,12 @@ import typer
 
 from metalmark.cli.job_logs import JobLog
 from metalmark.cli.key import Project
+from metalmark.cli.ordered_output import ordered_output
 from metalmark.cli.remote import Paging, group_of, remote_command, say
 from metalmark.cli.view import View, column, columns, listing, single
 
 if TYPE_CHECKING:
-    from metalmark.client import JsonValue, ServerSession
+    from metalmark.client import JsonValue, ServerEvent, ServerSession
 
 app = group_of("Follow, cancel and retry jobs.")
 
@@ -40,7 +41,7 @@ async def list_jobs(
 
 @remote_command(app, "view", "get", needs_credential=False, answers="JobBody")
 async def view_job(server: ServerSession, *, project: Project, job: Job) -> View:
-    """Show a job; --json has its output too, once it ran and for those who signed in."""
+    """Show a job; --json has what happened to it, and its output once it ran, for those who signed in."""
     return job_view((await server.call("GET", "projects", project, "jobs", job)).value)
 
 
@@ -73,9 +74,17 @@ async def logs(
     as_json: bool,
 ) -> View:
     """Print what a job has printed, also while it runs."""
-    log = JobLog(as_json=as_json, say=say)
-    query = {"follow": follow or None}
-    await server.follow("projects", project, "jobs", job, "output", query=query, on_event=log.take)
+    with ordered_output() as output:
+        log = JobLog(as_json=as_json, say=say)
+
+        async def take(event: ServerEvent) -> bool:
+            is_last = log.take(event)
+            await output.room()
+            return is_last
+
+        query = {"follow": follow or None}
+        await server.follow("projects", project, "jobs", job, "output", query=query, on_event=take)
+        await output.written()
     return View(value=None)
 
 
@@ -88,6 +97,7 @@ def job_view(value: JsonValue) -> View:
         "output",
         "config",
         "iterations",
+        "events",
         *(name for name in ("pending", "error", "retry_of") if value.get(name) is None),
     }
     fields = [_ODD.get(name) or column(name) for name in value if name not in silent]

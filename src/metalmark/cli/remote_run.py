@@ -7,7 +7,7 @@ import binascii
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, Signals, getsignal
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ from metalmark.system import sleep_s
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+    from metalmark.cli.ordered_output import OrderedOutput
     from metalmark.client import JsonValue, ServerEvent, ServerSession
 
 _POLL_S = 2.0
@@ -40,33 +41,43 @@ _READ_WITHIN_S = 60.0
 _STDIN = 0
 
 
-async def watch(server: ServerSession, report: Mapping[str, JsonValue], *, allow_failure: bool, as_json: bool) -> int:
+async def watch(
+    server: ServerSession,
+    report: Mapping[str, JsonValue],
+    *,
+    output: OrderedOutput,
+    allow_failure: bool,
+    as_json: bool,
+) -> int:
     """Follow the job of a report to its end and return the exit code of the command.
 
     Args:
         server: Where the job is.
         report: As the server answered the run.
+        output: Where all goes that is written to standard output and error.
         allow_failure: Whether failed iterations are passed over.
         as_json: Print one JSON object at the end; what the job prints goes to standard error.
 
     Raises:
         MetalmarkError: The server cannot be followed any more; the job goes on.
     """
-    watched = _WatchedJob(server, report, as_json=as_json)
+    watched = _WatchedJob(server, report, output, as_json=as_json)
     say(f"job {watched.job} of project {watched.project}")
-    job = await watched.follow()
-    if job is None:
-        return watched.left_with()
-    from metalmark.render import job_table
 
-    end = read_job_end(job, allow_failure=allow_failure, stopped_by=watched.stopped_by or SIGINT)
-    if as_json:
-        write_out(
-            json.dumps({"report": await watched.report(), "job": job, "exit_code": end.exit_code}, indent=2) + "\n"
-        )
-    _tell_error(end)
-    say(job_table(end).rstrip("\n"))
-    return end.exit_code
+    async def tell_all() -> int:
+        from metalmark.render import job_table
+
+        job = await watched.to_the_end()
+        end = read_job_end(job, allow_failure=allow_failure, stopped_by=watched.stopped_by or SIGINT)
+        if as_json:
+            told = {"report": await watched.report(), "job": job, "exit_code": end.exit_code}
+            write_out(json.dumps(told, indent=2) + "\n")
+        _tell_error(end)
+        say(job_table(end).rstrip("\n"))
+        await output.written()
+        return end.exit_code
+
+    return await watched.heeding_signals(tell_all)
 
 
 def _tell_error(end: JobEnd) -> None:
@@ -77,7 +88,9 @@ def _tell_error(end: JobEnd) -> None:
 
 
 class _WatchedJob:
-    def __init__(self, server: ServerSession, report: Mapping[str, JsonValue], *, as_json: bool) -> None:
+    def __init__(
+        self, server: ServerSession, report: Mapping[str, JsonValue], output: OrderedOutput, *, as_json: bool
+    ) -> None:
         found = report.get("project")
         project = found.get("slug") if isinstance(found, Mapping) else None
         self.project = str(project)
@@ -86,18 +99,19 @@ class _WatchedJob:
         """The signal that the job was canceled for; 0 while it was not."""
         self._report = report
         self._server = server
+        self._output = output
         self._log = JobLog(as_json=False, say=say, stdout=sys.stderr if as_json else None)
         self._hung_up = False
         self._asking = False
 
-    async def follow(self) -> JsonValue:
-        """Return the job after its end; None when it was left alone before."""
-        outcome: JsonValue = None
+    async def heeding_signals(self, watch: Callable[[], Awaitable[int]]) -> int:
+        """Return the exit code that watching the job comes to, or that of whoever leaves it before."""
+        code: int | None = None
         failure: MetalmarkError | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heed, tasks)
             try:
-                outcome = await self._to_the_end()
+                code = await watch()
             except MetalmarkError as error:
                 # Raised outside the task group, which would wrap it.
                 failure = error
@@ -105,9 +119,9 @@ class _WatchedJob:
         self._log.close()
         if failure is not None:
             raise self._with_hint(failure)
-        return outcome
+        return self._left_with() if code is None else code
 
-    def left_with(self) -> int:
+    def _left_with(self) -> int:
         """Say how to find the job again, and return the exit code of whoever leaves it."""
         if self.stopped_by:
             return EXIT_SIGNAL_BASE + self.stopped_by
@@ -123,7 +137,13 @@ class _WatchedJob:
         except MetalmarkError:
             return dict(self._report)
 
-    async def _to_the_end(self) -> JsonValue:
+    async def to_the_end(self) -> JsonValue:
+        """Tell what happens to the job, and return it after its end."""
+        job = await self._followed()
+        self._log.close()
+        return job
+
+    async def _followed(self) -> JsonValue:
         if self._server.settings.credential is None:
             return await self._polled()
         try:
@@ -137,11 +157,13 @@ class _WatchedJob:
             return await self._polled()
         return await self._read()
 
-    def _take(self, event: ServerEvent) -> bool:
+    async def _take(self, event: ServerEvent) -> bool:
+        is_last = False
         # Whoever reads no more wants no more output; the outcome is for others.
         with suppress(SystemExit):
-            return self._log.take(event)
-        return False
+            is_last = self._log.take(event)
+        await self._output.room()
+        return is_last
 
     async def _read(self) -> JsonValue:
         """Wait until the results are read, which ends a job that completed."""
@@ -160,7 +182,7 @@ class _WatchedJob:
                 seen = now
                 say(seen)
             if _status(job) in FINAL_STATUSES:
-                self._print_output(job)
+                await self._print_output(job)
                 return job
             await sleep_s(_POLL_S)
 
@@ -173,7 +195,7 @@ class _WatchedJob:
                     raise
             await sleep_s(_POLL_S * 5)
 
-    def _print_output(self, job: JsonValue) -> None:
+    async def _print_output(self, job: JsonValue) -> None:
         output = job.get("output") if isinstance(job, Mapping) else None
         results = output.get("results") if isinstance(output, Mapping) else None
         for result in results if isinstance(results, Sequence) else ():
@@ -181,6 +203,7 @@ class _WatchedJob:
                 for name in ("stdout", "stderr"):
                     with suppress(SystemExit):
                         self._log.show(name, _content(result, name))
+                    await self._output.room()
 
     async def _heed(self, tasks: TaskGroup) -> None:
         heeded = [number for number in (SIGINT, SIGTERM, SIGHUP) if getsignal(number) is not SIG_IGN]
@@ -189,8 +212,10 @@ class _WatchedJob:
                 if number is SIGHUP:
                     # The terminal is gone; the job is elsewhere and needs none.
                     self._hung_up = True
+                    self._output.hurry()
                     tasks.cancel_scope.cancel()
                 elif self.stopped_by:
+                    self._output.hurry()
                     warn("ended before the job was; it is being canceled")
                     tasks.cancel_scope.cancel()
                 elif number is SIGINT and sys.stdin.isatty() and sys.stderr.isatty() and not self._asking:
@@ -215,6 +240,7 @@ class _WatchedJob:
     def _cancel(self, tasks: TaskGroup, number: Signals) -> None:
         self.stopped_by = int(number)
         say("canceling the job; once more to end at once")
+        self._output.hurry()
         tasks.start_soon(self._send_cancel)
 
     async def _send_cancel(self) -> None:

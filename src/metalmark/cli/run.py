@@ -127,13 +127,17 @@ async def run(
         "results": only_given({"adapter": adapter, "average": average, "fold": fold}) or None,
     }
     job = flags.job_of(file=file, fields=fields, environment=os.environ)
-    report = await _submit(server, job, on_the_fly=ci_on_the_fly)
     if detach:
-        show(_named(report), as_json=as_json)
+        show(_named(await _submit(server, job, on_the_fly=ci_on_the_fly)), as_json=as_json)
         return View(value=None)
+    from metalmark.cli.ordered_output import ordered_output
     from metalmark.cli.remote_run import watch
 
-    raise typer.Exit(await watch(server, report, allow_failure=job.allow_failure or False, as_json=as_json))
+    with ordered_output() as ordered:
+        report = await _submit(server, job, on_the_fly=ci_on_the_fly)
+        allow = job.allow_failure or False
+        code = await watch(server, report, output=ordered, allow_failure=allow, as_json=as_json)
+    raise typer.Exit(code)
 
 
 async def _submit(server: ServerSession, job: JobFile, *, on_the_fly: bool) -> Mapping[str, JsonValue]:

@@ -145,14 +145,14 @@ class ServerSession:
     async def follow(
         self,
         *segments: str,
-        on_event: Callable[[ServerEvent], bool],
+        on_event: Callable[[ServerEvent], Awaitable[bool]],
         query: Mapping[str, QueryValue] | None = None,
     ) -> None:
         """Read server-sent events until one is the last; go on where the stream broke off.
 
         Args:
             segments: The path below ``/v0``, unquoted.
-            on_event: Takes each event once, and says whether it was the last.
+            on_event: Takes each event once, and says whether it was the last. What comes waits for it.
             query: Parameters; those that are None are left out.
 
         Raises:
@@ -162,10 +162,10 @@ class ServerSession:
         patience = self.settings.patience
         last_id, failures = "", 0
 
-        def take(event: ServerEvent) -> bool:
+        async def take(event: ServerEvent) -> bool:
             nonlocal last_id, failures
             last_id, failures = event.id or last_id, 0
-            return on_event(event)
+            return await on_event(event)
 
         while True:
             parser = EventParser()
@@ -174,7 +174,7 @@ class ServerSession:
                 async with self._events(segments, query or {}, last_id, what) as pieces:
                     async for piece in pieces:
                         for event in parser.feed(piece):
-                            if take(event):
+                            if await take(event):
                                 return
             except _Unfinished as error:
                 reason, asked_s = error.reason, error.asked_s

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -114,6 +116,41 @@ def watching(given: Sequence[str], *, terminal: bool = False) -> Iterator[Watchi
             os.close(watched.keyboard)
 
 
+@contextmanager
+def unread_terminal(given: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], None]]]:
+    """Run a command whose output goes to a terminal that nobody reads; what comes beside it waits until it is full."""
+    ours, theirs = pty.openpty()
+    command = [str(Path(sys.executable).with_name("metalmark")), *given]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+
+    def stalled() -> None:
+        poll = select.poll()
+        poll.register(theirs, select.POLLOUT)
+        deadline = time.monotonic() + WITHIN_S
+        while poll.poll(0):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    try:
+        yield process, stalled
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+def print_much(own: OwnRunner, held: dict[str, Any]) -> None:
+    """Print more than a terminal and a command keep for their reader."""
+    own.tell(event="running", **held)
+    piece = b"a line of sixty-four bytes, which stands for what jobs can print\n" * 1000
+    for number in range(12):
+        chunk = {"iteration": 1, "stream": "stdout", "data": base64.b64encode(piece[:65536]).decode()}
+        offset = number * len(piece[:65536])
+        assert own.tell(event="output", **held, offset=offset, chunks=[chunk])["event"] == "ack"
+
+
 def status(command_line: CommandLine, job: str) -> str:
     found: str = command_line.json("job", "view", "jobs", job)["status"]
     return found
@@ -125,8 +162,9 @@ def test_signal_cancels_the_job_and_the_command_ends_with_it(
 ) -> None:
     with watching(words(command_line)) as run:
         job = run.job
-        runner.take()
+        # Before it is taken: from then on it is pending no more.
         run.wait_for("pending")
+        runner.take()
         run.process.send_signal(number)
         run.wait_for("canceling")
         assert run.ends() == 128 + number
@@ -152,6 +190,35 @@ def test_second_signal_ends_the_command_at_once_when_the_server_does_not_answer(
             assert run.ends() == 143
             assert time.monotonic() - began < 10
     command_line.json("job", "cancel", "jobs", job)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_is_heeded_on_a_terminal_that_nobody_reads(
+    command_line: CommandLine, runner: PublicRunner, project: str, number: signal.Signals
+) -> None:
+    with own_runner(command_line, runner) as own, unread_terminal(words(command_line)) as (run, stalled):
+        held = own.take()
+        print_much(own, held)
+        stalled()
+        run.send_signal(number)
+        assert own.hear("cancel")["job"] == held["job"]
+        assert run.wait(WITHIN_S) == 128 + number
+        assert own.tell(event="canceled", **held, results=[])["event"] in ("ack", "refused")
+    assert status(command_line, held["job"]) == "canceled"
+
+
+def test_logs_of_a_job_end_by_an_interrupt_on_a_terminal_that_nobody_reads(
+    command_line: CommandLine, runner: PublicRunner, project: str
+) -> None:
+    job = command_line.json(*words(command_line), "--detach")["job"]
+    with own_runner(command_line, runner) as own:
+        held = own.take()
+        print_much(own, held)
+        with unread_terminal(["job", "logs", "--follow", "jobs", job]) as (logs, stalled):
+            stalled()
+            logs.send_signal(signal.SIGINT)
+            assert logs.wait(WITHIN_S) == 130
+        own.tell(event="failed", **held, error="over", infrastructure=False, results=[{"exit_code": 1}])
 
 
 def test_hang_up_leaves_the_job_alone(command_line: CommandLine, runner: PublicRunner, project: str) -> None:

@@ -218,7 +218,7 @@ def stream(text: str) -> httpx.Response:
 async def follow(server: Server, *, attempts: int = 3) -> list[str]:
     seen: list[str] = []
 
-    def take(event: ServerEvent) -> bool:
+    async def take(event: ServerEvent) -> bool:
         seen.append(event.data)
         return event.kind == "end"
 
