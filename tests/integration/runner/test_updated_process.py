@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from tests.integration.server.channel.conftest import Rack, rack
 from tests.integration.server.channel.test_updates import publish
 
 from metalmark.runner import Installation
+from metalmark.runner.managed_update import TRIAL_S
 from metalmark.runner.version_folder import artifact_checksum, install_artifact
 from metalmark.server import ServerContext, update_offers
 from metalmark.store.runners import find_proof
@@ -98,11 +100,12 @@ def serving(installation: Installation, folder: Path, server: Rack) -> Iterator[
 
 
 async def test_an_install_updates_itself_and_takes_back_what_does_not_work(
-    update_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    update_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soak: bool
 ) -> None:
     monkeypatch.setattr(update_offers, "LOOK_EVERY_S", 0.0)
-    # So that each version looks to the server often, and a trial is a matter of seconds.
-    quick = {"metalmark/runner/managed_update.py": ("TRIAL_S = 60.0", "TRIAL_S = 10.0")}
+    # Only the full counts wait for as long as a user's runner does.
+    trial_s = TRIAL_S if soak else 10.0
+    quick = {"metalmark/runner/managed_update.py": (f"TRIAL_S = {TRIAL_S}", f"TRIAL_S = {trial_s}")}
     installation = Installation(tmp_path / "opt")
     first = variant(update_artifact, tmp_path / "first.tar", "6.0", quick)
     made = await install_artifact(installation, first, checksum=artifact_checksum(first))
@@ -148,6 +151,8 @@ async def test_an_install_updates_itself_and_takes_back_what_does_not_work(
             service.until("the good version is back", lambda: installation.current() == current)
             service.until("the failure is kept", lambda: before in failures(installation))
             assert service.process.poll() is None
+            # Never sooner: on a slow machine a good version would be taken back. From its first line to the verdict.
+            assert trial_s - 3 < trial_of(service, "7.1") < trial_s + 30
 
             publish(server, dead)
             service.until("the dead version ends", lambda: service.process.poll() is not None)
@@ -159,6 +164,19 @@ async def test_an_install_updates_itself_and_takes_back_what_does_not_work(
             service.until("the failure is kept", lambda: artifact_checksum(dead) in failures(installation))
             service.until("and at work", lambda: service.log.read_text().count('"event": "connected"') == 4)
             assert service.stop() == 0
+
+
+def trial_of(service: Service, version: str) -> float:
+    """Return for how many seconds a version was tried that was taken back, by its log."""
+    events = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
+    (end,) = (
+        number
+        for number, event in enumerate(events)
+        if event.get("version") == version and "going back" in event["event"]
+    )
+    began = max(number for number in range(end) if events[number]["event"] == "runner started")
+    times = [datetime.fromisoformat(events[number]["timestamp"]) for number in (began, end)]
+    return (times[1] - times[0]).total_seconds()
 
 
 def failures(installation: Installation) -> dict[str, object]:
