@@ -10,14 +10,17 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 
-from remote_rig import WarmRunner, arguments, told, warm_runner
+from figures import Figures
+from remote_rig import WarmRunner, arguments, warm_runner
+
+ROUNDS = {"container": 200, "qemu": 40}
 
 
 def once(warm: WarmRunner) -> dict[str, float]:
     """Run one job and return its parts in seconds."""
     rig = warm.rig
     began = time.monotonic()
-    job = rig.submit(warm.spec, "sh", "-c", "echo first; sleep 0.3; echo last")
+    job = rig.submit(warm.spec, "sh", "-c", "echo first; sleep 0.1; echo last")
     submitted = time.monotonic()
     with rig.follow(job) as followed:
         first = followed.wait_for("first")
@@ -27,26 +30,26 @@ def once(warm: WarmRunner) -> dict[str, float]:
     box_s = phases["spawn"] + phases["kernel"] + phases["agent"]
     seen = {event["phase"]: at for at, kind, event in followed.events if kind == "phase"}
     return {
-        "submit -> first output": first - began,
-        "  the request of the submission": submitted - began,
-        "  spawn, kernel and agent of the box": box_s,
-        "  all else": first - submitted - box_s,
-        "  (phase exec seen -> first output)": first - seen["exec"],
+        "submission to first output": first - began,
+        "of that: the request of the submission": submitted - began,
+        "of that: spawn, kernel and agent of the box": box_s,
+        "of that: all else": first - submitted - box_s,
+        "phase exec seen to first output": first - seen["exec"],
     }
 
 
 def main() -> None:
     options = arguments(__doc__)
-    for sandbox in options.sandbox or ("container", "qemu"):
-        rounds = options.rounds or (5 if options.quick else {"container": 200, "qemu": 30}[sandbox])
+    figures = Figures("remote_latency")
+    for sandbox in options.sandbox:
+        rounds = options.rounds or (5 if options.quick else ROUNDS[sandbox])
         parts: defaultdict[str, list[float]] = defaultdict(list)
         with warm_runner(sandbox) as warm:
             for _ in range(rounds):
                 for name, seconds in once(warm).items():
                     parts[name].append(seconds)
-        print(f"# {sandbox}")
         for name, series in parts.items():
-            told(name, series)
+            figures.series(sandbox, name, series)
 
 
 if __name__ == "__main__":
