@@ -3,14 +3,46 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parents[1]
+_WITH_BOXES = ("tests/machine/", "tests/faults/runner/", "tests/faults/sandbox/")
+_WITHOUT = (
+    "tests/machine/runner/test_setup.py", "tests/machine/test_cgroup_v2.py", "tests/faults/runner/test_fleet.py",
+)  # fmt: skip
+"""Of those folders: what is alone in a machine or a root folder of its own, or has no boxes."""
+_WITH_UPDATES = (
+    "tests/machine/runner/test_service_under_systemd.py", "tests/integration/runner/test_version_folder.py",
+    "tests/integration/runner/test_updated_process.py",
+)  # fmt: skip
+
+
+class _Lanes(LoadScopeScheduling):
+    """A file at a time, except that all files with boxes are one after the other, beside files without."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        if path in _WITH_UPDATES:
+            return "updates, which share an artifact"
+        if path.startswith(_WITH_BOXES) and path not in _WITHOUT:
+            return "boxes, which share CPUs, loop devices and a container engine"
+        return path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Have `pytest --numprocesses=3` share out the tests by `_Lanes`."""
+    return _Lanes(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +81,27 @@ def guest_kernels() -> Path:
         if any(place.glob("*/kernel.json")):
             return place
     pytest.skip("no guest kernel is set up (scripts/test or `metalmark host setup` unpacks one)")
+
+
+@pytest.fixture(scope="session")
+def update_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact of this checkout for this Python and machine, as scripts/build-update makes it."""
+    if not (ROOT / ".cache/uv/bin/uv").exists():
+        pytest.skip("uv is not in .cache/uv (scripts/setup-python puts it there)")
+    out = tmp_path_factory.mktemp("artifact") / "metalmark-update.tar"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    command = [sys.executable, ROOT / "scripts/build-update", "--out", out, "--python", python]
+    done = subprocess.run(
+        [*command, "--architecture", platform.machine()],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout
+    return out
 
 
 @pytest.fixture

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.runner.artifact_variants import variant
-from tests.integration.runner.conftest import update_artifact
 from tests.machine.systemd_vm import need_systemd_vm, run_tests
-
-__all__ = ["update_artifact"]
 
 pytestmark = pytest.mark.needs_root
 
