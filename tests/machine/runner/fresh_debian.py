@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -70,18 +71,31 @@ class FreshDebian:
         return {line.split()[0] for line in text.splitlines() if line.endswith(" installed")}
 
 
-def make_fresh_debian(folder: Path) -> FreshDebian:
-    """Unpack the cached base system, which is made when it is missing (`scripts/prove-fresh` keeps the same)."""
+def base_system(folder: Path) -> Path:
+    """Return the archive of the base system, which is made when it is missing: once, whoever else wants it meanwhile.
+
+    Args:
+        folder: Where to make it.
+    """
     suite = SUITES.get(sys.version_info[:2])
     if suite is None:
         pytest.skip(
             f"no Debian release has the Python of this environment ({sys.version_info[0]}.{sys.version_info[1]})"
         )
     base = CACHE / f"{suite}.tar"
-    if not base.exists():
-        if shutil.which("debootstrap") is None:
-            pytest.skip("debootstrap is not installed")
-        _bootstrap(suite, base, folder / "base")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not base.exists():
+            if shutil.which("debootstrap") is None:
+                pytest.skip("debootstrap is not installed")
+            _bootstrap(suite, base, folder / "base")
+    return base
+
+
+def make_fresh_debian(folder: Path) -> FreshDebian:
+    """Unpack the cached base system, which is made when it is missing (`scripts/prove-fresh` keeps the same)."""
+    base = base_system(folder)
     root = folder / "root"
     root.mkdir(mode=0o755)
     subprocess.run(["tar", "-C", root, "-xf", base], check=True)
@@ -99,7 +113,6 @@ def make_fresh_debian(folder: Path) -> FreshDebian:
 
 
 def _bootstrap(suite: str, base: Path, folder: Path) -> None:
-    base.parent.mkdir(parents=True, exist_ok=True)
     include = "--include=ca-certificates,git,python3"
     subprocess.run(["debootstrap", "--variant=minbase", include, suite, folder, MIRROR], check=True, stdout=sys.stderr)
     for package in (folder / "var/cache/apt/archives").glob("*.deb"):

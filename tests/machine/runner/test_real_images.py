@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.machine.runner.fresh_debian import CACHE, SUITES, make_fresh_debian
+from tests.machine.runner.fresh_debian import base_system
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(600)]
 START = [sys.executable, "-c", "from metalmark.cli.main import main; main()"]
@@ -54,13 +54,11 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An OCI layout that umoci made of a whole Debian root."""
     need("umoci", "mksquashfs")
     folder = tmp_path_factory.mktemp("debian")
-    suite = SUITES.get(sys.version_info[:2], "bookworm")
-    if not (CACHE / f"{suite}.tar").exists():
-        make_fresh_debian(folder)
+    base = base_system(folder)
     layout = folder / "layout"
     tool("umoci", "init", "--layout", str(layout))
     tool("umoci", "new", "--image", f"{layout}:1")
-    tool("umoci", "raw", "add-layer", "--image", f"{layout}:1", str(CACHE / f"{suite}.tar"))
+    tool("umoci", "raw", "add-layer", "--image", f"{layout}:1", str(base))
     tool("umoci", "config", "--image", f"{layout}:1", "--config.cmd", "/bin/bash", "--config.env", "LANG=C.UTF-8")
     return layout
 
@@ -83,9 +81,17 @@ def test_umoci_image_of_a_debian_root(home: Path, debian: Path) -> None:
 
 def test_second_run_finds_everything_in_the_cache(home: Path, debian: Path) -> None:
     benchmark(home, str(debian), "--", "true")
-    again = benchmark(home, str(debian), "--", "true")
-    # A generous bound for a shared machine; benchmarks/bench_cached_run.py has the figure.
-    assert sum(span["duration_s"] for span in again["run_phases"]) < 2  # type: ignore[attr-defined]
+    before = cached(home)
+    benchmark(home, str(debian), "--", "true")
+    # How fast that is, benchmarks/bench_cached_run.py says.
+    assert cached(home) == before
+
+
+def cached(home: Path) -> dict[Path, tuple[int, int]]:
+    """The large files of the cache: what is fetched or built again is another file."""
+    found = {path: path.stat() for path in (home / "cache").rglob("*") if path.is_file() and not path.is_symlink()}
+    assert found
+    return {path: (seen.st_ino, seen.st_size) for path, seen in found.items() if seen.st_size > 1_000_000}
 
 
 def test_same_image_through_a_registry(home: Path, debian: Path, tmp_path: Path) -> None:
