@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,10 @@ SaveKey = Annotated[
 ]
 
 _LIST = columns("slug", "name", column("specs", show=count), "last_heartbeat", "archived", "uuid")
+
+_PROOF = columns(*(f"proof.{name}" for name in (
+    "proved", "version", "protocol", "os", "architecture", "sandboxes", "cpu", "memory", "disk", "network",
+)))  # fmt: skip
 
 spec_app = group_of("Which specs a runner takes jobs of.")
 
@@ -74,8 +79,12 @@ async def create_runner(server: ServerSession, *, name: Name, slug: Slug = None,
 
 
 async def view_runner(server: ServerSession, *, runner: Runner) -> View:
-    """Show a runner, also an archived one."""
-    return single((await server.call("GET", "runners", runner)).value)
+    """Show a runner, also an archived one, and what it proved; --json has the facts of its host too."""
+    value = (await server.call("GET", "runners", runner)).value
+    if not isinstance(value, Mapping):
+        return single(value)
+    fields = [column(name) for name in value if name != "proof"]
+    return single(value, (*fields, *_PROOF) if isinstance(value.get("proof"), Mapping) else fields)
 
 
 async def update_runner(

@@ -79,8 +79,8 @@ def count(value: JsonValue) -> str:
 
 
 _MOMENTS = frozenset((
-    "archived", "claimed", "completed", "created", "creation", "end_time", "expiration", "fallback", "last_heartbeat",
-    "modified", "replaced", "revoked", "start_time", "started", "timestamp",
+    "archived", "claimed", "completed", "created", "creation", "end_time", "expiration", "fallback", "key_created",
+    "last_heartbeat", "modified", "proved", "replaced", "revoked", "start_time", "started", "timestamp",
 ))  # fmt: skip
 _SIZES = frozenset(("memory", "disk"))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from metalmark.model import NotFound, TooLarge
 from metalmark.server.fleet_bodies import spec_body
-from metalmark.store import Blobs, JobRecord, SpecRecord
-from metalmark.wire import IterationEnd, JobBody, JobOutput, PendingReasonBody
+from metalmark.store import Blobs, JobEventRecord, JobRecord, SpecRecord
+from metalmark.wire import IterationEnd, JobBody, JobEventBody, JobOutput, PendingReasonBody
 
 
 def job_body(
@@ -13,6 +15,7 @@ def job_body(
     spec: SpecRecord,
     *,
     pending: PendingReasonBody | None = None,
+    events: Sequence[JobEventRecord] | None = None,
     output: JobOutput | None = None,
     in_list: bool = False,
 ) -> JobBody:
@@ -39,7 +42,20 @@ def job_body(
         error=job.error,
         pending=pending,
         iterations=None if ends is None else tuple(IterationEnd.model_validate(end) for end in ends),
+        events=None if events is None else tuple(_event_body(event) for event in events),
         output=output,
+    )
+
+
+def _event_body(event: JobEventRecord) -> JobEventBody:
+    return JobEventBody(
+        at=event.at,
+        event=event.event.value,
+        before=None if event.before is None else event.before.value,
+        after=event.after.value,
+        lease=event.lease,
+        runner=event.runner,
+        reason=event.reason,
     )
 
 

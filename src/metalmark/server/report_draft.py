@@ -129,7 +129,6 @@ async def store_report(
         start_time=draft.body.start_time,
         end_time=draft.body.end_time,
         results_key=draft.results_key,
-        results_count=0 if draft.job is not None else len(draft.body.results),
     )
     await insert_report(connection, report, now=now)
     if place is not None:

@@ -28,6 +28,7 @@ from metalmark.store import (
     SpecRecord,
     find_job,
     find_spec,
+    list_events,
     list_jobs,
     move_job,
     record_act,
@@ -68,17 +69,18 @@ async def get_jobs(
 
 @router.get("/v0/projects/{project}/jobs/{job}", operation_id="proj_job_get")
 async def get_job(context: CurrentContext, actor: CurrentActor, project: ResourceIdField, job: UuidField) -> JobBody:
-    """View a job: why it is pending, or its output once it ran, for those who signed in."""
+    """View a job: what happened to it, why it is pending, or its output once it ran, for those who signed in."""
     async with context.store.read() as connection:
         found = await project_for(connection, actor, project, Permission.VIEW)
         record = await _job(connection, job, found.id)
         spec = await _spec(connection, record.spec)
         pending = await find_pending(connection, record, context.config.jobs, now=context.clock.now())
+        events = await list_events(connection, record.id)
     output = None
     if not isinstance(actor, Anonymous):
         limit_bytes = context.config.server.message_max_bytes
         output = await read_output(context.blobs, record, limit_bytes=limit_bytes)
-    return job_body(record, spec, pending=pending, output=output)
+    return job_body(record, spec, pending=pending, events=events, output=output)
 
 
 @router.post("/v0/projects/{project}/jobs/{job}/cancel", operation_id="proj_job_cancel_post", status_code=200)

@@ -19,6 +19,7 @@ from metalmark.store import (
     SpecRecord,
     add_runner_spec,
     create_runner,
+    find_proof,
     find_runner,
     list_runner_specs,
     list_runners,
@@ -82,9 +83,10 @@ async def post_runner(
 
 @router.get("/v0/runners/{runner}", operation_id="runner_get")
 async def get_runner(context: CurrentContext, _admin: ServerAdmin, runner: ResourceIdField) -> RunnerBody:
-    """View a runner."""
+    """View a runner, and what it said of itself when it last connected."""
     async with context.store.read() as connection:
-        return runner_body(await runner_named(connection, runner))
+        found = await runner_named(connection, runner)
+        return runner_body(found, await find_proof(connection, runner_id=found.id))
 
 
 @router.patch("/v0/runners/{runner}", operation_id="runner_patch")

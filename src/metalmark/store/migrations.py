@@ -59,11 +59,6 @@ def revisions() -> tuple[Revision, ...]:
     )
 
 
-async def applied_revisions(connection: AsyncConnection) -> tuple[str, ...]:
-    """Return the names of the steps that a database has taken; none for an empty one."""
-    return await connection.run_sync(_applied)
-
-
 async def migrate(connection: AsyncConnection, *, now: datetime, until: str | None = None) -> tuple[str, ...]:
     """Take the steps that a database has not taken yet, and return their names. All are taken, or none.
 

@@ -50,7 +50,6 @@ class NewReportRecord:
     end_time: datetime
     results_key: str | None
     """Where its raw results are among the blobs."""
-    results_count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,6 @@ class ReportRecord:
     start_time: datetime
     end_time: datetime
     results_key: str | None
-    results_count: int
     job_id: UUID | None
     created: datetime
 
@@ -179,7 +177,6 @@ def _report(row: Row[Any]) -> ReportRecord:
         start_time=row.report_start_time,
         end_time=row.report_end_time,
         results_key=row.report_results_key,
-        results_count=row.report_results_count,
         job_id=row.job_id,
         created=row.report_created,
     )

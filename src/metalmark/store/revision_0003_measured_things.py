@@ -142,7 +142,6 @@ def _reports(op: Operations) -> None:
         Column("start_time", Instant(), nullable=False),
         Column("end_time", Instant(), nullable=False),
         Column("results_key", Words(), nullable=True),
-        Column("results_count", Integer(), server_default=text("0"), nullable=False),
         Column("created", Instant(), nullable=False),
         ForeignKeyConstraint(["head_id"], ["heads.id"], name="fk_reports_head_id", ondelete="RESTRICT"),
         ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_reports_project_id", ondelete="CASCADE"),

@@ -37,6 +37,8 @@ class RunnerRecord:
     created: datetime
     modified: datetime
     archived: datetime | None
+    key_created: datetime
+    """Since when its key is good."""
     key_digest: str = field(repr=False)
     """Of the key that opens its channel."""
 
@@ -238,6 +240,7 @@ def _runner(row: Row[Any], spec_ids: Sequence[UUID]) -> RunnerRecord:
         created=row.created,
         modified=row.modified,
         archived=row.archived,
+        key_created=row.key_created,
         key_digest=row.key_hash,
     )
 

@@ -104,7 +104,6 @@ reports = Table(
     Column("end_time", Instant, nullable=False),
     # Where the raw results are among the blobs, and how many there are.
     Column("results_key", Words),
-    Column("results_count", Integer, nullable=False, server_default=text("0")),
     created_column(),
     UniqueConstraint("project_id", "idempotency_key"),
     Index("ix_reports_by_time", "project_id", "start_time", "end_time", "created", "id"),

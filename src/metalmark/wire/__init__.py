@@ -136,7 +136,7 @@ if TYPE_CHECKING:
         StartPointBody,
         StartPointUpdate,
     )
-    from metalmark.wire.rest_jobs import JobBody, JobStatusName, PendingReasonBody
+    from metalmark.wire.rest_jobs import JobBody, JobEventBody, JobStatusName, PendingReasonBody
     from metalmark.wire.rest_organizations import (
         AllowedBody,
         ChangeMemberBody,
@@ -175,6 +175,7 @@ if TYPE_CHECKING:
         NewRunnerSpecBody,
         RunnerBody,
         RunnerKeyBody,
+        RunnerProofBody,
         UpdateRunnerBody,
     )
     from metalmark.wire.rest_runs import (
@@ -350,6 +351,7 @@ __all__ = [
     "JobConfig",
     "JobCountsBody",
     "JobEnd",
+    "JobEventBody",
     "JobFailed",
     "JobMessage",
     "JobOutput",
@@ -413,6 +415,7 @@ __all__ = [
     "RunnerKeyBody",
     "RunnerMessage",
     "RunnerMetadata",
+    "RunnerProofBody",
     "RunnerReady",
     "RunnerRunning",
     "SecurityBody",

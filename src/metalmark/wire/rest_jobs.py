@@ -22,6 +22,20 @@ class PendingReasonBody(Body):
     """Place among the jobs that wait for the same spec, from 1 on; null from 1001 on."""
 
 
+class JobEventBody(Body):
+    """Something that happened to a job."""
+
+    at: DateTimeField
+    event: Text
+    before: JobStatusName | None
+    after: JobStatusName
+    lease: int
+    """Number of the lease that it happened under; 0 before the first."""
+    runner: UuidField | None
+    """Who held it then."""
+    reason: Text | None
+
+
 class JobBody(Body):
     """A job. ``output`` is left out until there is one that the caller may see, and in lists."""
 
@@ -53,6 +67,8 @@ class JobBody(Body):
     """Why it is still pending; null in lists and for jobs that are not."""
     iterations: IterationEnds | None = None
     """How each iteration ended, also when the output is too large for an answer; null in lists and without any."""
+    events: tuple[JobEventBody, ...] | None = None
+    """What happened to it, first things first; null in lists and after changes."""
     output: JobOutput | None = None
 
     @model_serializer(mode="wrap")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import JsonValue
+
 from metalmark.wire.scalars import (
     Body,
     DateTimeField,
@@ -14,6 +16,26 @@ from metalmark.wire.scalars import (
 )
 
 
+class RunnerProofBody(Body):
+    """What a runner said of itself when it last connected. What it did not say is null."""
+
+    proved: DateTimeField
+    """When it said so."""
+    version: Text | None
+    protocol: Text | None
+    """The sub-protocol of its channel; null for public messages."""
+    os: Text | None
+    architecture: Text | None
+    sandboxes: tuple[Text, ...]
+    """Those that worked; ``none`` says that it takes jobs without one."""
+    cpu: int | None
+    memory: int | None
+    disk: int | None
+    network: bool | None
+    facts: dict[str, JsonValue] | None
+    """What else it said of its host."""
+
+
 class RunnerBody(Body):
     """A runner as every answer shows it. ``archived`` and ``last_heartbeat`` are null where there is none."""
 
@@ -24,8 +46,12 @@ class RunnerBody(Body):
     """The specs that it serves, in the order they were added."""
     archived: DateTimeField | None = None
     last_heartbeat: DateTimeField | None = None
+    key_created: DateTimeField
+    """Since when its key is good."""
     created: DateTimeField
     modified: DateTimeField
+    proof: RunnerProofBody | None = None
+    """Null before it first connected, in lists and after changes."""
 
 
 class NewRunnerBody(Body):

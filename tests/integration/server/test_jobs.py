@@ -205,6 +205,19 @@ def test_a_job_is_canceled_once_and_for_all(shop: Shop) -> None:
     assert shop.client.post(f"{shop.jobs}/{done}/cancel").status_code == 409
 
 
+def test_a_job_tells_what_happened_to_it(shop: Shop) -> None:
+    job = shop.submit()
+    path = f"/v0/projects/{shop.name}/jobs/{job}"
+    assert shop.client.get(path).json()["events"] == []
+    assert shop.client.post(f"{path}/cancel").status_code == 200
+    [event] = shop.client.get(path).json()["events"]
+    at = event.pop("at")
+    assert at >= shop.client.get(path).json()["created"]
+    told = {"event": "cancel", "before": "pending", "after": "canceled", "lease": 0, "runner": None}
+    assert event == {**told, "reason": "canceled_by_user"}
+    assert all(listed["events"] is None for listed in shop.client.get(f"/v0/projects/{shop.name}/jobs").json())
+
+
 def test_a_retry_is_a_new_job_that_points_at_the_old_one(shop: Shop) -> None:
     job = shop.submit(iter=3, cmd=["bench"], timeout=77)
     assert shop.client.post(f"{shop.jobs}/{job}/retry").status_code == 409

@@ -84,7 +84,6 @@ class History:
                 start_time=NOW,
                 end_time=NOW,
                 results_key=None,
-                results_count=0,
             )
             await insert_report(connection, new, now=NOW)
             return new.id, version.number

@@ -18,7 +18,7 @@ from sqlalchemy import Connection as SyncConnection
 from metalmark.model import new_id
 from metalmark.store import Connection, NewerDatabase, Store
 from metalmark.store.columns import metadata
-from metalmark.store.migrations import applied_revisions, revisions, schema_revisions
+from metalmark.store.migrations import revisions, schema_revisions
 from metalmark.store.tables import users
 
 pytestmark = pytest.mark.anyio
@@ -49,8 +49,13 @@ async def differences_of(store: Store) -> list[Any]:
 
 
 async def applied(store: Store) -> tuple[str, ...]:
+    def read(connection: SyncConnection) -> tuple[str, ...]:
+        if not inspect(connection).has_table(schema_revisions.name):
+            return ()
+        return tuple(connection.execute(select(schema_revisions.c.name).order_by(schema_revisions.c.name)).scalars())
+
     async with store.read() as connection:
-        return await applied_revisions(connection)
+        return await connection.run_sync(read)
 
 
 def index_names(connection: SyncConnection) -> set[str]:

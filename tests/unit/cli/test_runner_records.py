@@ -46,6 +46,18 @@ def test_new_key_is_shown_once(server: ScriptedServer, words: tuple[str, ...], a
     assert "only now" in err
 
 
+def test_runner_is_shown_with_what_it_proved(server: ScriptedServer) -> None:
+    proof = {"proved": "2026-01-31T10:05:00Z", "version": "1", "sandboxes": ["none", "qemu"], "memory": 2**30}
+    server.answer({"slug": "rack-7", "key_created": "2026-01-30T10:05:00Z", "proof": {**proof, "facts": {"a": "b"}}})
+    out, _ = server.run("runner", "view", "rack-7")
+    lines = dict(line.split("  ", 1) for line in out.splitlines())
+    shown = {name.strip(): value.strip() for name, value in lines.items()}
+    assert shown["key created"] == "2026-01-30 10:05:00Z"
+    assert (shown["proved"], shown["sandboxes"]) == ("2026-01-31 10:05:00Z", "none, qemu")
+    assert shown["memory"] == "1.00 GiB"
+    assert "facts" not in out
+
+
 def test_new_key_goes_into_a_file_instead(server: ScriptedServer, tmp_path: Path) -> None:
     path = tmp_path / "runner.key"
     server.answer({"uuid": "u", "key": KEY}, status=201)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from metalmark.model import Demand, ResourceName, Slug, new_id
+from metalmark.model import Capabilities, Demand, ResourceName, Slug, new_id
 from metalmark.server.fleet_bodies import runner_body, spec_body
-from metalmark.store import RunnerRecord, SpecRecord
+from metalmark.store import RunnerProof, RunnerRecord, SpecRecord
 
 MADE = datetime(2026, 1, 31, 10, 5, 0, 999_999, tzinfo=UTC)
 SPEC = SpecRecord(
@@ -32,6 +32,7 @@ RUNNER = RunnerRecord(
     created=MADE,
     modified=MADE,
     archived=None,
+    key_created=MADE,
     key_digest="0" * 64,
 )
 
@@ -70,6 +71,27 @@ def test_a_runner_has_every_field() -> None:
         "specs": [str(SPEC.id)],
         "archived": None,
         "last_heartbeat": None,
+        "key_created": "2026-01-31T10:05:00Z",
         "created": "2026-01-31T10:05:00Z",
         "modified": "2026-01-31T10:05:00Z",
+        "proof": None,
+    }
+
+
+def test_a_runner_says_what_it_proved() -> None:
+    said = Capabilities(os="linux", sandboxes=frozenset({"qemu", ""}), vcpus=8, network=True)
+    proof = RunnerProof(capabilities=said, proved=MADE, version="1", protocol="metalmark.1", facts={"model": "x"})
+    shown = runner_body(RUNNER, proof).model_dump(mode="json")
+    assert shown["proof"] == {
+        "proved": "2026-01-31T10:05:00Z",
+        "version": "1",
+        "protocol": "metalmark.1",
+        "os": "linux",
+        "architecture": None,
+        "sandboxes": ["none", "qemu"],
+        "cpu": 8,
+        "memory": None,
+        "disk": None,
+        "network": True,
+        "facts": {"model": "x"},
     }

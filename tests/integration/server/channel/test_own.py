@@ -443,7 +443,18 @@ def test_what_the_store_cannot_take_is_refused_and_the_connection_goes_on(
 def test_the_server_knows_what_the_runner_said_of_itself(racks: Rack) -> None:
     runner = racks.runner()
     with greeted(racks, runner, facts={"cpu": {"model": "x\u0000"}}), racks.server.client() as client:
-        assert client.get(f"/v0/runners/{runner.runner}").json()["last_heartbeat"] is not None
+        shown = client.get(f"/v0/runners/{runner.runner}").json()
+        assert shown["last_heartbeat"] is not None
+        assert shown["key_created"] >= shown["created"]
+        said = {name: shown["proof"][name] for name in ("version", "protocol", "sandboxes", "cpu", "facts")}
+        assert said == {
+            "version": "1",
+            "protocol": "metalmark.1",
+            "sandboxes": sorted(CAPABLE["sandboxes"]),
+            "cpu": None,
+            "facts": {"cpu": {"model": "x\u0000"}},
+        }
+        assert all(listed["proof"] is None for listed in client.get("/v0/runners").json())
     with connected(racks, runner) as own:
         own.channel.say(
             id=1, event="hello", version="1", process="p", boot="b", capabilities=CAPABLE, facts={"a": "x" * 70000}
