@@ -20,7 +20,7 @@ class Deadlines:
     rootfs_s: float = 1800.0
     start_s: float = 180.0
     """Spawn, kernel and agent together."""
-    launch_s: float = 60.0
+    launch_s: float = 180.0
     """From the request to run the command until its program runs, which is when its time limit begins to count."""
     collect_s: float = 60.0
     kill_s: float = 5.0
