@@ -92,7 +92,7 @@ class OwnSession:
         self._offers: OwnOffers | None = None
         self._capabilities = Capabilities()
         self._held: dict[UUID, LeaseHolder] = {}
-        self._claims = OwnClaims(context, runner.id, self._desk, self._hand_over)
+        self._claims = OwnClaims(context, runner.id, self._desk, self._hand_over, key_digest=runner.key_digest)
         self._seen_s = context.clock.monotonic_s()
         self._doubtful: dict[UUID, None] = {}
         self._doubts = anyio.Event()

@@ -155,7 +155,10 @@ class PublicSession:
 
                 async def claim() -> None:
                     job = await self._context.dispatcher.wait_for_job(
-                        runner=self._runner.id, capabilities=capabilities, deadline_s=deadline_s
+                        runner=self._runner.id,
+                        capabilities=capabilities,
+                        key_digest=self._runner.key_digest,
+                        deadline_s=deadline_s,
                     )
                     if job is not None:
                         found.append(job)

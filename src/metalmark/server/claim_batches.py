@@ -25,7 +25,7 @@ from metalmark.system import Clock
 
 _TOGETHER = 32
 _AT_ONCE = 4
-_Key: TypeAlias = tuple[frozenset[object], bool]
+_Key: TypeAlias = tuple[frozenset[object], bool, bool]
 
 
 @dataclass(eq=False)
@@ -64,7 +64,7 @@ class ClaimBatches:
         Raises:
             StoreUnavailable: The store cannot take it now; nothing was claimed, as far as anybody can know.
         """
-        key: _Key = (claimant.specs, claimant.public)
+        key: _Key = (claimant.specs, claimant.public, claimant.key_digest is None)
         batch = self._open.get(key)
         if batch is not None and len(batch.claimants) < _TOGETHER and not self._rules.limits_concurrency:
             place = len(batch.claimants)
@@ -98,8 +98,10 @@ class ClaimBatches:
 
     async def _carry_out(self, batch: _Batch) -> list[ClaimedJob | NoClaim]:
         runners = [claimant.runner for claimant in batch.claimants]
+        keys = {claimant.key_digest for claimant in batch.claimants if claimant.key_digest is not None}
 
         async def work(connection: Connection) -> list[ClaimedJob | NoClaim]:
-            return await claim_jobs(connection, runners, batch.claimants[0], self._rules, now=self._clock.now())
+            first, now = batch.claimants[0], self._clock.now()
+            return await claim_jobs(connection, runners, first, self._rules, now=now, keys=keys)
 
         return await self._store.write(work, isolation=Isolation.READ_COMMITTED)

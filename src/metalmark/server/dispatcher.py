@@ -6,7 +6,8 @@ becomes a token for its spec, and a token wakes one waiting runner, not all of t
 * A runner that was woken by a token and claims a job of that spec has used it up.
 * One that claims a job of another spec, or goes away, hands the token on.
 * One that finds nothing drops it: what one runner cannot claim of a spec, none can. Public runners are the exception,
-  as they see fewer jobs; theirs goes to one that sees all.
+  as they see fewer jobs; theirs goes to one that sees all. So are those that serve the spec no more, or are not
+  welcome any more.
 
 Every process does this for the runners that wait in it; the claim itself decides between processes.
 """
@@ -56,6 +57,7 @@ class _Waiter:
     runner: UUID
     capabilities: Capabilities
     wanted: frozenset[UUID] | None
+    key_digest: str | None = None
     specs: frozenset[UUID] = frozenset()
     """What it can serve now: its own specs, as far as they fit and its probes proved what they ask for."""
     tokens: Counter[UUID] = field(default_factory=Counter)
@@ -152,16 +154,18 @@ class Dispatcher:
         for spec in specs:
             self._give(spec)
 
-    def _give(self, spec: UUID, *, beside: _Waiter | None = None) -> None:
+    def _give(self, spec: UUID, *, beside: _Waiter | None = None, to_public: bool = False) -> None:
         """Hand a token to one runner that can use it: one that sleeps, else one whose claim may have come too early.
 
         Args:
             spec: What the token is for.
-            beside: A public runner that found nothing: only one that sees more jobs than it is asked next.
+            beside: One that found nothing, and is not asked again.
+            to_public: Whether public runners are asked beside another; where a public one found nothing, only one that
+                sees more jobs than it is asked next.
         """
         chosen = None
         for waiter in self._by_spec.get(spec, ()):
-            if waiter is beside or (beside is not None and waiter.capabilities.public):
+            if waiter is beside or (beside is not None and waiter.capabilities.public and not to_public):
                 continue
             chosen = waiter
             if not waiter.busy and not waiter.look:
@@ -176,6 +180,7 @@ class Dispatcher:
         runner: UUID,
         capabilities: Capabilities,
         specs: Collection[UUID] | None = None,
+        key_digest: str | None = None,
         deadline_s: float,
     ) -> ClaimedJob | None:
         """Claim a job for a runner, at once or as soon as there is one.
@@ -187,13 +192,15 @@ class Dispatcher:
             runner: The runner that will hold the lease.
             capabilities: What its probes proved; `public_runner` for one that says nothing.
             specs: Those of its specs that fit beside what it already does; None stands for all of them.
+            key_digest: Of the key that it came with: once that is its own no more, it gets no job. None: not asked.
             deadline_s: Seconds on the clock that never steps, after which no further claim is tried. One claim is tried
                 even when it is past.
 
         Returns:
             The job, its lease running, or None when there was none until the deadline.
         """
-        waiter = _Waiter(runner=runner, capabilities=capabilities, wanted=None if specs is None else frozenset(specs))
+        wanted = None if specs is None else frozenset(specs)
+        waiter = _Waiter(runner=runner, capabilities=capabilities, wanted=wanted, key_digest=key_digest)
         self._waiters[waiter] = None
         try:
             while True:
@@ -267,6 +274,10 @@ class Dispatcher:
             waiter.tokens += tokens
             await self._clock.sleep_s(random.uniform(0, _CONTENDED_S))  # noqa: S311 - keeps claims apart, hides nothing
             waiter.look = True
+        elif found is NoClaim.UNFIT:
+            # Others may be fit. What changed comes as a notice too, and then it looks again.
+            for spec in tokens.elements():
+                self._give(spec, beside=waiter, to_public=True)
         elif waiter.capabilities.public:
             for spec in tokens.elements():
                 self._give(spec, beside=waiter)
@@ -277,7 +288,12 @@ class Dispatcher:
             await self._learn(waiter)
         if not waiter.specs:
             return NoClaim.NOTHING
-        claimant = Claimant(runner=waiter.runner, specs=waiter.specs, public=waiter.capabilities.public)
+        claimant = Claimant(
+            runner=waiter.runner,
+            specs=waiter.specs,
+            public=waiter.capabilities.public,
+            key_digest=waiter.key_digest,
+        )
 
         with anyio.CancelScope(shield=True):
             found = await self._batches.claim(claimant)

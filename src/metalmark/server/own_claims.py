@@ -30,6 +30,7 @@ class OwnClaims:
         runner: Whose jobs they will be.
         desk: Where a job that could not be handed over is given back.
         hand_over: Sends the runner a job that was claimed for it.
+        key_digest: Of the key that opened the connection.
     """
 
     def __init__(
@@ -38,11 +39,14 @@ class OwnClaims:
         runner: UUID,
         desk: JobDesk,
         hand_over: Callable[[ClaimedJob], Awaitable[None]],
+        *,
+        key_digest: str,
     ) -> None:
         self._context = context
         self._runner = runner
         self._desk = desk
         self._hand_over = hand_over
+        self._key_digest = key_digest
         self._wanting: Wanting | None = None
         self._sent = 0
         self._unheard: dict[UUID, ClaimedJob] = {}
@@ -105,6 +109,7 @@ class OwnClaims:
                 runner=self._runner,
                 capabilities=capabilities,
                 specs=wanting.specs,
+                key_digest=self._key_digest,
                 deadline_s=self._context.clock.monotonic_s() + _ASK_AGAIN_S,
             )
         if claimed is None:

@@ -8,7 +8,7 @@ that can serve the same specs are given their jobs by one statement together, as
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, TextClause, bindparam, func, insert, select, text
+from sqlalchemy import BindParameter, String, TextClause, bindparam, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import TextualSelect
 
@@ -81,6 +81,8 @@ class Claimant:
     """The specs that it can serve now. Whether they are its own and in use is looked up by the claim."""
     public: bool = False
     """Whether it gets images of our own registry only."""
+    key_digest: str | None = None
+    """Of the key that it came with, which may be its own no more; None where that is not asked."""
 
 
 class NoClaim(Enum):
@@ -91,19 +93,28 @@ class NoClaim(Enum):
     CONTENDED = "contended"
     """There are some, which others are just about to take, or not to take: another try may succeed."""
     ALONE = "alone"
-    """None for all of several runners together, which do not serve the same specs any more: try each alone."""
+    """None for all of several runners together, as one of them is `UNFIT`: try each alone."""
+    UNFIT = "unfit"
+    """The runner serves not all of these specs any more, is archived, or has another key: another may get a job."""
 
 
 async def claim_job(
     connection: AsyncConnection, claimant: Claimant, rules: ClaimRules, *, now: datetime
 ) -> ClaimedJob | NoClaim:
     """Give a runner the job that is due next among those it can serve; see `claim_jobs`."""
-    (found,) = await claim_jobs(connection, [claimant.runner], claimant, rules, now=now)
+    keys = () if claimant.key_digest is None else (claimant.key_digest,)
+    (found,) = await claim_jobs(connection, [claimant.runner], claimant, rules, now=now, keys=keys)
     return found
 
 
 async def claim_jobs(
-    connection: AsyncConnection, runners: Sequence[UUID], claimant: Claimant, rules: ClaimRules, *, now: datetime
+    connection: AsyncConnection,
+    runners: Sequence[UUID],
+    claimant: Claimant,
+    rules: ClaimRules,
+    *,
+    now: datetime,
+    keys: Collection[str] = (),
 ) -> list[ClaimedJob | NoClaim]:
     """Give some runners that can serve the same specs a job each, as far as there are any.
 
@@ -115,6 +126,8 @@ async def claim_jobs(
         claimant: What all of them can serve.
         rules: Who gets which job. With a limit on jobs at once, one runner at a time.
         now: The time of day.
+        keys: Digests of the keys that these runners came with: who has another one by now gets nothing. Without any,
+            keys are not asked for.
 
     Returns:
         What became of each, in the order of the runners.
@@ -128,7 +141,7 @@ async def claim_jobs(
         # Two claims that count at the same time would both find room for one more.
         await connection.execute(select(func.pg_advisory_xact_lock(_TURN)))
     lease_expires = now + timedelta(seconds=rules.limits.heartbeat_timeout_s)
-    values = _values(runners, claimant, rules, now)
+    values = _values(runners, claimant, rules, now) | {"keys": sorted(keys) or [""], "any_key": int(not keys)}
     statement = _statement(len(runners), postgresql, claimant.public, _room(rules))
     given = {f"runner_{number}": runner for number, runner in enumerate(runners)}
     if postgresql:
@@ -169,8 +182,8 @@ async def _why_none(
     postgresql = connection.dialect.name == "postgresql"
     if postgresql and (await connection.execute(_look(claimant.public, _room(rules)), values)).first() is not None:
         return NoClaim.CONTENDED
-    if values["runner_count"] > 1 and (await connection.execute(_DIFFER, values)).scalar_one():
-        return NoClaim.ALONE
+    if (await connection.execute(_DIFFER, values)).scalar_one():
+        return NoClaim.ALONE if values["runner_count"] > 1 else NoClaim.UNFIT
     return NoClaim.NOTHING
 
 
@@ -219,10 +232,13 @@ def _room(rules: ClaimRules) -> frozenset[str]:
 # The statement is text, and made once for each of its shapes: put together from expressions it took longer to make and
 # to recognize than to carry out.
 
-_SERVED = """served AS (
+# In the claim itself: whatever was looked up before may have changed since.
+_WELCOME = "runners.id IN :runners AND runners.archived IS NULL AND (:any_key = 1 OR runners.key_hash IN :keys)"
+_SERVED = f"""served AS (
   SELECT specs.id, specs.anonymous FROM specs
   WHERE specs.archived IS NULL AND specs.id IN :specs AND :runner_count = (
-    SELECT count(*) FROM runner_specs WHERE runner_specs.spec_id = specs.id AND runner_specs.runner_id IN :runners))"""
+    SELECT count(*) FROM runner_specs JOIN runners ON runners.id = runner_specs.runner_id
+    WHERE runner_specs.spec_id = specs.id AND {_WELCOME}))"""  # noqa: S608 - of constants
 
 _RUNNING = "(SELECT count(*) FROM jobs AS other WHERE other.status IN (1, 2) AND "
 _ROOM = {
@@ -312,12 +328,14 @@ def _typed(sql: str) -> TextClause:
     typed: list[BindParameter[Any]] = [
         bindparam("specs", expanding=True, type_=Identifier),
         bindparam("runners", expanding=True, type_=Identifier),
+        bindparam("keys", expanding=True, type_=String),
     ]
     typed += [bindparam(name, type_=Instant) for name in ("now", "overdue_since") if f":{name}" in sql]
     return text(sql).bindparams(*typed)
 
 
-_DIFFER = _typed("""SELECT (SELECT count(*) FROM runner_specs JOIN specs ON specs.id = runner_specs.spec_id
-    WHERE specs.archived IS NULL AND runner_specs.spec_id IN :specs AND runner_specs.runner_id IN :runners)
-  < :runner_count * (SELECT count(*) FROM specs WHERE specs.archived IS NULL AND specs.id IN :specs)""")
-"""Whether not every one of some runners serves every one of some specs that are in use."""
+_DIFFER = _typed(f"""SELECT (SELECT count(*) FROM runner_specs JOIN specs ON specs.id = runner_specs.spec_id
+    JOIN runners ON runners.id = runner_specs.runner_id
+    WHERE specs.archived IS NULL AND runner_specs.spec_id IN :specs AND {_WELCOME})
+  < :runner_count * (SELECT count(*) FROM specs WHERE specs.archived IS NULL AND specs.id IN :specs)""")  # noqa: S608 - of constants
+"""Whether not every one of some runners is welcome and serves every one of some specs that are in use."""

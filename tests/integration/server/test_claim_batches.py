@@ -92,7 +92,7 @@ async def test_one_that_lost_its_spec_does_not_take_the_others_along(floor: Floo
     for _ in range(3):
         await floor.job(spec)
     found = await ask_all(ClaimBatches(floor.store, CLOCK, ClaimRules()), spec, runners)
-    assert found[runners[1]] == [NoClaim.NOTHING]
+    assert found[runners[1]] == [NoClaim.UNFIT]
     assert all(isinstance(found[runner][0], ClaimedJob) for runner in (runners[0], runners[2]))
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import anyio
 import pytest
+from sqlalchemy import update
 from tests.integration.store.job_floor import Floor
 
 from metalmark.model import Capabilities, JobEvent, JobStatus, public_runner
@@ -17,6 +18,7 @@ from metalmark.server.dispatcher import Dispatcher
 from metalmark.store import (
     ClaimedJob,
     ClaimRules,
+    Connection,
     JobRecord,
     LeaseHolder,
     SpecChanges,
@@ -26,6 +28,7 @@ from metalmark.store import (
     move_job,
     update_spec,
 )
+from metalmark.store.tables import runners
 from metalmark.system import SystemClock
 from metalmark.testing.postgresql import Cluster
 
@@ -163,6 +166,23 @@ async def test_a_public_runner_hands_on_what_it_may_not_have(floor: Floor) -> No
         await hall.gone(1)
         assert set(hall.given) == {own}
         assert (await find(floor.store, job.id)).runner == own
+
+
+async def test_a_job_goes_to_another_when_the_runner_that_it_woke_is_not_welcome_any_more(floor: Floor) -> None:
+    spec = await floor.spec()
+    first, second = await floor.runner(spec), await floor.runner(spec)
+    async with opened(floor.store) as hall:
+        await hall.wait(first)
+        await hall.wait(second)
+
+        async def archive_unheard(connection: Connection) -> None:
+            await connection.execute(update(runners).where(runners.c.id == first).values(archived=floor.now))
+
+        await floor.store.write(archive_unheard)
+        job = await floor.job(spec)
+        await hall.gone(1)
+        assert set(hall.given) == {second}
+        assert (await find(floor.store, job.id)).runner == second
 
 
 async def test_a_runner_that_gets_a_spec_is_told(floor: Floor) -> None:

@@ -17,12 +17,16 @@ from metalmark.store import (
     Isolation,
     JobRecord,
     NoClaim,
+    RunnerChanges,
     SpecChanges,
     Store,
     claim_job,
     claim_jobs,
     find_job,
+    find_runner,
     list_events,
+    rotate_runner_key,
+    update_runner,
     update_spec,
 )
 
@@ -103,12 +107,40 @@ async def test_only_the_runners_own_specs_that_fit_and_are_in_use(floor: Floor) 
     await floor.job(other)
     await floor.job(busy)
     # It asks for a spec that is not its own, and leaves out one that does not fit now.
-    assert await claim(floor, runner, own, other) is NoClaim.NOTHING
+    assert await claim(floor, runner, own, other) is NoClaim.UNFIT
     job = await floor.job(own)
     await floor.store.write(lambda c: update_spec(c, spec_id=own, changes=SpecChanges(archived=True), now=NOW))
-    assert await claim(floor, runner, own, other) is NoClaim.NOTHING
+    assert await claim(floor, runner, own, other) is NoClaim.UNFIT
     await floor.store.write(lambda c: update_spec(c, spec_id=own, changes=SpecChanges(archived=False), now=NOW))
     assert await claimed(floor, runner, own, other) == job.id
+
+
+async def test_who_is_not_welcome_any_more_gets_nothing_whatever_was_looked_up_before(floor: Floor) -> None:
+    spec = await floor.spec()
+    runner, other = await floor.runner(spec), await floor.runner(spec)
+    async with floor.store.read() as connection:
+        found = [await find_runner(connection, each) for each in (runner, other)]
+    old, others = [each.key_digest for each in found if each is not None]
+    job = await floor.job(spec)
+
+    async def ask(*wanting: UUID, keys: set[str]) -> list[ClaimedJob | NoClaim]:
+        claimant = Claimant(runner=wanting[0], specs=frozenset({spec}))
+        return await floor.store.write(lambda c: claim_jobs(c, wanting, claimant, ClaimRules(), now=NOW, keys=keys))
+
+    await floor.store.write(lambda c: rotate_runner_key(c, runner_id=runner, key_digest="new", now=NOW))
+    assert await ask(runner, keys={old}) == [NoClaim.UNFIT]
+    # Nor does anybody get anything by its side before it is known who of them it is.
+    assert await ask(runner, other, keys={old, others}) == [NoClaim.ALONE] * 2
+    await floor.store.write(lambda c: update_runner(c, runner_id=runner, changes=RunnerChanges(archived=True), now=NOW))
+    assert await ask(runner, keys={"new"}) == [NoClaim.UNFIT]
+    assert await claim(floor, runner, spec) is NoClaim.UNFIT
+    await floor.store.write(
+        lambda c: update_runner(c, runner_id=runner, changes=RunnerChanges(archived=False), now=NOW)
+    )
+    [got] = await ask(runner, keys={"new"})
+    assert isinstance(got, ClaimedJob)
+    assert got.job == job.id
+    assert await ask(other, keys={others}) == [NoClaim.NOTHING]
 
 
 async def test_public_runners_get_images_of_our_own_registry_only(floor: Floor) -> None:

@@ -34,7 +34,9 @@ class Place:
         self.refusal: StoreUnavailable | None = None
         self.clock = FakeClock()
         context = SimpleNamespace(dispatcher=self, clock=self.clock)
-        self.claims = OwnClaims(cast("ServerContext", context), RUNNER, cast("JobDesk", self), self.hand_over)
+        self.claims = OwnClaims(
+            cast("ServerContext", context), RUNNER, cast("JobDesk", self), self.hand_over, key_digest="k"
+        )
 
     def put(self, thing: ClaimedJob | StoreUnavailable) -> None:
         self.queue.append(thing)
