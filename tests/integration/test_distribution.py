@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -125,6 +126,23 @@ def test_an_empty_environment_gets_a_working_command(installed: Path, tmp_path: 
     assert refused.returncode not in (0, 1)
     assert "no-such-image" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_an_empty_environment_explains_every_line_of_the_doctor(installed: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs/howto/troubleshooting.md").read_text(encoding="utf-8")
+    entries = dict(re.findall(r"^### `([a-z0-9-]+)`\n\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL))
+    environment = {"PATH": f"{installed}:/usr/bin:/bin", "HOME": str(tmp_path), "LANG": "C.UTF-8"}
+
+    def explain(name: str) -> subprocess.CompletedProcess[str]:
+        command = ["metalmark", "host", "doctor", "--explain", name]
+        # Not in the checkout: what is there must not stand in for what was installed.
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    unknown = explain("no-such-line")
+    assert unknown.returncode == 2
+    assert all(name in unknown.stderr for name in entries)
+    shown = explain("sandbox-qemu")
+    assert (shown.returncode, shown.stdout) == (0, entries["sandbox-qemu"].strip() + "\n")
 
 
 def test_an_empty_environment_runs_a_benchmark_in_a_microvm(
