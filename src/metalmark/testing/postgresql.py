@@ -68,6 +68,9 @@ class Cluster:
         while any(_runs(pid) for pid in killed):
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        # The postmaster that nobody has waited for yet looks as if it still had the folder and the socket.
+        for lock in (self.folder / "data" / "postmaster.pid", *self.folder.glob(".s.PGSQL.*")):
+            lock.unlink()
 
     def start(self) -> None:
         """Start it, which may have been killed, and wait until it serves.

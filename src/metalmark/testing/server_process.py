@@ -34,7 +34,8 @@ UNLIMITED: Settings = {
 }
 """No rate limits: the section ``limits`` of a server that a suite sends thousands of requests."""
 
-_START_S = 60
+_START_S = 300
+"""Long enough for an emulated machine; a process that ends instead is noticed at once."""
 _STOP_S = 30
 
 
