@@ -109,6 +109,8 @@ def test_much_output_arrives_whole(rig: Rig, specs: dict[str, str], runner: Runn
     assert done["status"] == "processed", runner.log()
     stdout = done["output"]["results"][0]["stdout"]
     assert len(stdout) == 2_688_895, "more than one message carries"
+    [end] = done["iterations"]
+    assert (end["iteration"], end["exit_code"], end["outcome"]) == (1, 0, "exited"), "told beside what is uploaded"
     assert stdout.startswith("1\n2\n")
     assert stdout.endswith("\n400000\n")
 
