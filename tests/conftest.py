@@ -25,6 +25,9 @@ _WITH_UPDATES = (
     "tests/machine/runner/test_service_under_systemd.py", "tests/integration/runner/test_version_folder.py",
     "tests/integration/runner/test_updated_process.py",
 )  # fmt: skip
+_WITH_A_WORLD = "tests/integration/server/conformance/"
+_ALONE_IN_IT = "tests/integration/server/conformance/test_document.py"
+"""As long as the others together."""
 
 
 class _Lanes(LoadScopeScheduling):
@@ -36,6 +39,8 @@ class _Lanes(LoadScopeScheduling):
             return "updates, which share an artifact"
         if path.startswith(_WITH_BOXES) and path not in _WITHOUT:
             return "boxes, which share CPUs, loop devices and a container engine"
+        if path.startswith(_WITH_A_WORLD) and path != _ALONE_IN_IT:
+            return "conformance, which shares a server of each engine"
         return path
 
 
