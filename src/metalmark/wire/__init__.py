@@ -147,6 +147,7 @@ if TYPE_CHECKING:
         ProjectPatch,
         PublicUserBody,
     )
+    from metalmark.wire.rest_registry import RegistryTokenBody
     from metalmark.wire.rest_reports import (
         Adapter,
         AdapterName,
@@ -388,6 +389,7 @@ __all__ = [
     "ReadyTag",
     "RefusalReason",
     "Refused",
+    "RegistryTokenBody",
     "ReportBody",
     "ReportCounts",
     "ReportSettings",
@@ -484,6 +486,7 @@ _LATE = (
     "rest_testbeds",
     "rest_jobs",
     "rest_output",
+    "rest_registry",
     "update_artifact",
 )
 
