@@ -229,6 +229,8 @@ def test_where_clients_look_for_a_registry(server: RunningServer, world: Registr
     with server.client(None) as client:
         refused = client.get("/v2/")
         assert refused.status_code == 401
+        (challenge,) = parse_challenges(refused.headers["www-authenticate"])
+        assert challenge.parameters == {"realm": f"{server.url}{TOKEN}", "service": "127.0.0.1"}
         for headers in (basic(world.keys["project"]), bearer(world.keys["viewer"]), bearer(token(server, {}))):
             assert client.get("/v2/", headers=headers).json() == {}
 
@@ -250,13 +252,14 @@ def test_the_token_service_speaks_oauth_too(server: RunningServer, world: Regist
         wrong = form(client, grant_type="password", password=world.keys["viewer"], scope="nothing")
         assert (wrong.status_code, wrong.json()["error"]) == (400, "invalid_scope")
         bad = form(client, grant_type="password", password=world.keys["expired"])
-        assert bad.status_code == 401
+        assert (bad.status_code, "Bearer realm" in bad.headers["www-authenticate"]) == (401, True)
 
 
 def test_bad_credentials_at_the_token_service_are_challenged_again(server: RunningServer) -> None:
     with server.client(None) as client:
         answer = client.get(TOKEN, headers=basic("bencher_user_" + "0" * 30))
         assert answer.status_code == 401
+        assert parse_challenges(answer.headers["www-authenticate"])[0].parameters["realm"] == f"{server.url}{TOKEN}"
         assert client.get(TOKEN, params={"scope": "x"}).status_code == 400
 
 
