@@ -165,12 +165,14 @@ class RegistryDesk:
     async def _keep(self, upload: UploadRecord, part: ContentPart) -> UploadRecord:
         now = self._context.clock.now()
 
+        # What is hashed anew at the end counts from this body's beginning.
+        placed = ContentPart(id=part.id, position=upload.size_bytes, size_bytes=part.size_bytes)
+
         async def work(connection: Connection) -> bool:
             if await count_parts(connection, content_id=upload.content_id) >= PARTS_MAX:
                 raise RegistryFault("BLOB_UPLOAD_INVALID", 400, f"the upload is in more than {PARTS_MAX} parts")
-            return await append_to_upload(connection, upload, part, now=now)
+            return await append_to_upload(connection, upload, placed, now=now)
 
-        placed = ContentPart(id=part.id, position=upload.size_bytes, size_bytes=part.size_bytes)
         # When the store breaks off, the row may be there for all that: then the sweep looks whether the part is needed.
         if not await self._context.store.write(work, isolation=Isolation.READ_COMMITTED):
             await self._discard(placed.key)
