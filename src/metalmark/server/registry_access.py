@@ -54,8 +54,8 @@ async def allowed(connection: HTTPConnection, context: ServerContext, name: str,
 
     Raises:
         InputError: The name is none of a repository.
-        Unauthenticated: It takes a credential, another one, or a token of another scope.
-        Forbidden: The caller may not do this.
+        Unauthenticated: It takes a credential, or another one.
+        Forbidden: The caller may not do this, or not with this token.
         NotFound: There is no such repository that the caller may know of.
         TooManyRequests: The caller is over a rate limit.
     """
@@ -104,7 +104,8 @@ async def _allowed(request: _Request, action: Action) -> RepositoryRef:
         return await _of_runner(request, action)
     if not request.caller.reaches(request.name, action):
         remember_scope(request.connection, RepositoryScope.wanted(request.name, action), narrow=True)
-        raise Unauthenticated("this token is for something else", why=f"it does not open {action} of {request.name}")
+        # Some programs take a wider token after a 403 only, others know beforehand what they need.
+        raise Forbidden("this token is for something else", why=f"it does not open {action} of {request.name}")
     try:
         if action is Action.PUSH:
             return request.ref(await _pushed_to(request, actor))

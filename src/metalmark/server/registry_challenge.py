@@ -26,6 +26,11 @@ def remember_scope(connection: HTTPConnection, scope: RepositoryScope, *, narrow
     connection.scope["state"].update(registry_scope=scope, registry_scope_narrow=narrow)
 
 
+def wants_wider_token(connection: HTTPConnection) -> bool:
+    """Whether a request was refused for its token alone, so that another one may do."""
+    return bool(connection.scope.get("state", {}).get("registry_scope_narrow"))
+
+
 def registry_challenge(connection: HTTPConnection, config: ServerConfig) -> str:
     """Return the value of ``WWW-Authenticate`` for a request that was refused for want of a credential."""
     url = registry_address(connection, config)

@@ -18,7 +18,7 @@ from metalmark.model import (
     StableError,
     printable,
 )
-from metalmark.server.registry_challenge import TOKEN_PATH, registry_challenge
+from metalmark.server.registry_challenge import TOKEN_PATH, registry_challenge, wants_wider_token
 
 _PATH = re.compile(r"/v2(/.*)?")
 _BY_STATUS: Mapping[int, str] = {
@@ -111,7 +111,7 @@ def registry_headers(connection: HTTPConnection, error: BaseException, status: i
     if not (is_of_registry(connection) or connection.scope.get("path") == TOKEN_PATH):
         return {}
     context = getattr(connection.scope["app"].state, "context", None) if "app" in connection.scope else None
-    if status == 401 and context is not None:
+    if context is not None and (status == 401 or (status == 403 and wants_wider_token(connection))):
         return {"WWW-Authenticate": registry_challenge(connection, context.config)}
     return {}
 

@@ -129,9 +129,9 @@ def test_a_token_opens_no_more_than_was_asked_for(server: RunningServer, world: 
     narrow = bearer(token(server, headers, f"repository:{world.private}:pull"))
     asked = connection_of(narrow)
     assert outcome(server, narrow, world.private, Action.PULL) == "yes"
-    assert outcome(server, narrow, world.private, Action.PUSH) == "401"
-    assert outcome(server, narrow, world.public, Action.PULL) == "401"
-    with pytest.raises(Unauthenticated):
+    assert outcome(server, narrow, world.private, Action.PUSH) == "403"
+    assert outcome(server, narrow, world.public, Action.PULL) == "403"
+    with pytest.raises(Forbidden):
         server.call(lambda context: allowed(asked, context, world.private, Action.PUSH))
     (challenge,) = parse_challenges(registry_challenge(asked, server.context.config))
     assert challenge.parameters["error"] == "insufficient_scope"
