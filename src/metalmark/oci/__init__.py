@@ -15,7 +15,7 @@ from metalmark.oci.merge_plan import MergePlan
 from metalmark.oci.pack import PackedImage, PackRequest, pack
 from metalmark.oci.packing_list import PackSource
 from metalmark.oci.pull import pull
-from metalmark.oci.push import PushedImage, PushRequest, push
+from metalmark.oci.push import PushedImage, PushRequest, delete_image, push
 from metalmark.oci.reference import Reference
 from metalmark.oci.resolve import ResolvedReference, resolve_reference
 from metalmark.oci.rootfs import Rootfs, open_rootfs, rootfs_cache
@@ -56,6 +56,7 @@ __all__ = [
     "Tally",
     "TarReader",
     "collect",
+    "delete_image",
     "inspect",
     "open_rootfs",
     "pack",

@@ -130,6 +130,24 @@ async def push(request: PushRequest, *, progress: ProgressSink = ignore_progress
     )
 
 
+async def delete_image(target: Reference, access: RegistryAccess) -> None:
+    """Delete a tag, or by its digest a manifest with all its tags, from a repository.
+
+    Raises:
+        ImageNotFound: There is none.
+        RegistryDenied: The registry said no.
+        RegistryUnavailable: It could not be reached, also after retries.
+    """
+    from metalmark.oci.push_target import PushTarget  # noqa: PLC0415 - the HTTP library is slow to import
+
+    repository = PushTarget(target, access)
+    try:
+        await repository.delete(target.version)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await repository.aclose()
+
+
 async def _only(root: Root, origin: Origin, platform: Platform, name: str) -> Root:
     found = await ManifestFinder(origin, platform, name).find(root)
     data = root.data if found.digest == root.digest else found.documents[found.digest]

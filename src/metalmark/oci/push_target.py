@@ -114,6 +114,21 @@ class PushTarget:
 
         await self._client.retry(f"manifest {version}", attempt)
 
+    async def delete(self, version: str) -> None:
+        """Delete a tag, or a manifest by its digest.
+
+        Raises:
+            ImageNotFound: There is none.
+            RegistryDenied: The registry refused.
+            RegistryUnavailable: It could not be reached.
+        """
+
+        async def attempt() -> None:
+            async with self._client.ask(Ask("DELETE", f"manifests/{version}", expected=(200, 202, 204))):
+                pass
+
+        await self._client.retry(f"manifest {version}", attempt)
+
     async def _has(self, descriptor: Descriptor) -> bool:
         async with self._client.ask(Ask("HEAD", f"blobs/{descriptor.digest}", expected=(200, 404))) as response:
             return response.status_code == 200

@@ -121,6 +121,12 @@ class RegistrySection(Section):
         3600, ge=0, description="Seconds that deleted bytes are kept for those who are reading them."
     )
     collect_every_s: float = Field(3600, ge=1, description="Seconds between two collections of what nothing needs.")
+    keep_tags: int | None = Field(
+        None, ge=1, description="Tags of a repository that stay, the newest; older ones go, but for images of jobs."
+    )
+    keep_days: int | None = Field(
+        None, ge=1, description="Days that tags stay; with `registry.keep_tags`, only those go that neither keeps."
+    )
     sparse_indexes: bool = Field(
         default=False, description="Whether an index may name images that are not in its repository."
     )

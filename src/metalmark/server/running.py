@@ -34,6 +34,7 @@ from metalmark.server.rate_limits import RateLimits
 from metalmark.server.readiness import Readiness
 from metalmark.server.reading_queue import ReadingQueue
 from metalmark.server.registry_collection import RegistryCollector
+from metalmark.server.registry_retention import RegistryRetention
 from metalmark.server.signer import open_signer
 from metalmark.server.socket_protocol import SocketProtocol
 from metalmark.store import Blobs, ClaimedJob, JobRecord, Store
@@ -228,6 +229,7 @@ async def serve(
                 tasks.start_soon(OutputSweep(context).run)
                 tasks.start_soon(OrphanSweep(context).run)
                 tasks.start_soon(RegistryCollector(context).run)
+                tasks.start_soon(RegistryRetention(context).run)
                 tasks.start_soon(end)
                 tasks.start_soon(_announce, web, Started(context=context, url=config.url, first_key=first_key), ready)
                 await web.serve(sockets=[listening])

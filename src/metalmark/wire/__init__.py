@@ -147,7 +147,7 @@ if TYPE_CHECKING:
         ProjectPatch,
         PublicUserBody,
     )
-    from metalmark.wire.rest_registry import RegistryTokenBody
+    from metalmark.wire.rest_registry import ImageBody, RegistryTokenBody
     from metalmark.wire.rest_reports import (
         Adapter,
         AdapterName,
@@ -169,11 +169,7 @@ if TYPE_CHECKING:
         RunnerKeyBody,
         UpdateRunnerBody,
     )
-    from metalmark.wire.rest_runs import (
-        CONTEXT_PREFIX,
-        NewRun,
-        NewRunJob,
-    )
+    from metalmark.wire.rest_runs import CONTEXT_PREFIX, NewRun, NewRunJob
     from metalmark.wire.rest_server import (
         PUBLIC_VERSION,
         BackupBody,
@@ -203,11 +199,7 @@ if TYPE_CHECKING:
         SpecSandbox,
         UpdateSpecBody,
     )
-    from metalmark.wire.rest_testbeds import (
-        NewTestbed,
-        TestbedBody,
-        TestbedPatch,
-    )
+    from metalmark.wire.rest_testbeds import NewTestbed, TestbedBody, TestbedPatch
     from metalmark.wire.scalars import (
         I32,
         U8,
@@ -332,6 +324,7 @@ __all__ = [
     "Hello",
     "HelloTag",
     "HostOutput",
+    "ImageBody",
     "IterationCounts",
     "IterationOutput",
     "JobBody",
