@@ -8,14 +8,15 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from tests.integration.server.registry.pushing import INDEX, Pushing, codes, image_of, index_of
+from tests.integration.server.registry.pushing import INDEX, Pushing, codes, image_of, index_of, pushing
+from tests.integration.server.registry_world import make_world
 from typer.testing import CliRunner
 
 from metalmark.cli.registry import app
 from metalmark.model import Digest, StableError
 from metalmark.server import Collected, Scrub, Scrubbed, ServerContext, collect
 from metalmark.server.orphan_sweep import OrphanSweep
-from metalmark.store import REGISTRY_PREFIX, find_parts, stored_blobs
+from metalmark.store import REGISTRY_PREFIX, erase_project, find_parts, stored_blobs
 from metalmark.system import SystemClock
 from metalmark.testing.running_server import RunningServer
 
@@ -169,6 +170,25 @@ def test_uploads_that_lie_still_end(server: RunningServer, repository: Pushing) 
     assert collected(server, after=1.01 * DAY).uploads == 1
     assert codes(repository.session("PATCH", location, content=b"x")) == ["BLOB_UPLOAD_UNKNOWN"]
     assert collected(server, after=2 * DAY).deleted_bytes == 1000
+    assert stored_keys(server) == before
+
+
+def test_images_go_with_their_project(server: RunningServer) -> None:
+    clean(server)
+    before = stored_keys(server)
+    world = make_world(server)
+    with server.client(None) as client:
+        repository = pushing(client, world)
+        image = repository.push_image("v1")
+        repository.push_manifest(index_of([image]), "all", media_type=INDEX)
+        repository.session("PATCH", repository.begin(), content=b"unfinished")
+
+    async def erase(context: ServerContext) -> None:
+        await context.store.write(lambda connection: erase_project(connection, project_id=world.private_id))
+
+    server.call(erase)
+    assert collected(server, after=timedelta(seconds=1)).blobs == 2
+    collected(server, after=DAY)
     assert stored_keys(server) == before
 
 
