@@ -175,7 +175,7 @@ def test_buildah_builds_pushes_and_pulls(clients: Clients, tmp_path: Path) -> No
     clients.run("buildah", *store, "commit", "-q", "--signature-policy", policy, box, "made")
     tls = clients.tls("--tls-verify=false", cert="--cert-dir")
     place = f"docker://{clients.name}/{clients.world.private}/built:v1"
-    common = ["-q", "--authfile", auth, *tls, "--signature-policy", policy]
+    common: list[str | Path] = ["-q", "--authfile", auth, *tls, "--signature-policy", policy]
     clients.run("buildah", *store, "push", *common, "made", place)
     clients.run("buildah", *store, "rmi", "-f", "made")
     assert clients.run("buildah", *store, "pull", *common, place)
