@@ -28,6 +28,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "image": ("metalmark.cli.image", "Pack, inspect and cache OCI images."),
     "host": ("metalmark.cli.host", "Examine, set up and test this machine."),
     "server": ("metalmark.cli.server", "Run a server, and ask one about itself."),
+    "registry": ("metalmark.cli.registry", "Look after the registry of a server on this machine."),
     "job": ("metalmark.cli.job", "Follow, cancel and retry jobs."),
     "report": ("metalmark.cli.report", "Look after reports: what runs measured."),
     "spec": ("metalmark.cli.spec", "Describe the machines that jobs ask for."),

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from metalmark.cli.image_registry import IMAGE_HELP, add_commands
 from metalmark.model import ImageConfig, InputError, Platform, parse_bytes, printable
 
 app = typer.Typer(
@@ -21,10 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_IMAGE_HELP = (
-    "OCI layout (folder or tar), `docker save` archive (packed or unpacked), or registry reference "
-    "HOST/REPOSITORY:TAG; oci:, oci-archive:, docker-archive: and docker:// say which."
-)
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output instead of text.")]
 
 
@@ -109,7 +106,7 @@ def pack(  # noqa: PLR0917 - the signature is the table of flags, all given by n
 
 @app.command("inspect")
 def inspect(  # noqa: PLR0917 - the signature is the table of flags, all given by name
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help=_IMAGE_HELP, show_default=False)],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help=IMAGE_HELP, show_default=False)],
     platform: Annotated[
         str, typer.Option(metavar="OS/ARCH[/VARIANT]", help="Which image of an index; without it this machine's.")
     ] = "",
@@ -144,8 +141,7 @@ def inspect(  # noqa: PLR0917 - the signature is the table of flags, all given b
     _show(description_json(found), description_text(found), as_json=as_json)
 
 
-@app.command("list")
-def list_images(as_json: Json = False) -> None:
+def list_cached(as_json: bool) -> None:
     """List cached images and root file systems with their sizes, most recently used first."""
     from metalmark.cli.image_display import Held, held_json, held_text
     from metalmark.oci import ImageCache, rootfs_cache
@@ -184,6 +180,9 @@ def gc(
             images=collect(cache, max_bytes=limit, dry_run=dry_run),
         )
     _show(clean_up_json(done), clean_up_text(done), as_json=as_json)
+
+
+add_commands(app, list_cached)
 
 
 def _platform(text: str) -> Platform:

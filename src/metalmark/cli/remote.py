@@ -158,6 +158,33 @@ def remote_command(
     return register
 
 
+def remote_on_request(
+    app: typer.Typer, name: str, flag: Parameter, function: Command, *, here: Callable[[bool], None], answers: str
+) -> None:
+    """Make a list's command that asks a server when a flag says what for, and else shows what is on this machine.
+
+    Args:
+        app: The group.
+        name: Its name in the group.
+        flag: What is asked for; None when it is not given. It is passed on under its name.
+        function: As for `remote_command`, with a parameter ``paging``.
+        here: Shows what is on this machine; is told whether as JSON. Its docstring is the command's help.
+        answers: As for `remote_command`.
+    """
+
+    def command(**given: object) -> None:
+        if given[flag.name] is None:
+            here(bool(given["as_json"]))
+        else:
+            _carry_out(function, given, paged=True, needs_credential=False, answers=answers)
+
+    parameters = [flag, *_paging_parameters(()), _JSON, *connection_parameters()]
+    command.__doc__ = here.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect.signature
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app.command(name, cls=RemoteCommand)(command)
+
+
 _JSON = Parameter(
     "as_json",
     Parameter.KEYWORD_ONLY,

@@ -16,6 +16,7 @@ from metalmark.client.credential import (
     read_key_file,
 )
 from metalmark.client.events import ServerEvent
+from metalmark.client.image_target import image_access, image_target, own_registry
 from metalmark.client.output_upload import OutputFile, upload_output
 from metalmark.client.run_body import names_a_project, run_body
 from metalmark.client.run_context import CONTEXT_KEYS, read_run_context
@@ -70,9 +71,12 @@ __all__ = [
     "find_address",
     "find_credential",
     "find_runner_key",
+    "image_access",
+    "image_target",
     "names_a_project",
     "open_channel",
     "open_session",
+    "own_registry",
     "parse_key",
     "parse_runner_key",
     "parse_token",

@@ -15,6 +15,7 @@ from metalmark.oci.merge_plan import MergePlan
 from metalmark.oci.pack import PackedImage, PackRequest, pack
 from metalmark.oci.packing_list import PackSource
 from metalmark.oci.pull import pull
+from metalmark.oci.push import PushedImage, PushRequest, delete_image, push
 from metalmark.oci.reference import Reference
 from metalmark.oci.resolve import ResolvedReference, resolve_reference
 from metalmark.oci.rootfs import Rootfs, open_rootfs, rootfs_cache
@@ -43,6 +44,8 @@ __all__ = [
     "PackSource",
     "PackedImage",
     "Patience",
+    "PushRequest",
+    "PushedImage",
     "Reference",
     "RegistryAccess",
     "ResolvedImage",
@@ -53,11 +56,13 @@ __all__ = [
     "Tally",
     "TarReader",
     "collect",
+    "delete_image",
     "inspect",
     "open_rootfs",
     "pack",
     "parse_source",
     "pull",
+    "push",
     "resolve_reference",
     "rootfs_cache",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,11 +39,15 @@ class RegistryAccess:
     """Where HOME, DOCKER_CONFIG, REGISTRY_AUTH_FILE, proxies and SSL_CERT_FILE are read, and what helpers inherit."""
     plain_http: bool | None = None
     """True: http. False: https. None: https, and http for a loopback registry that does not speak TLS."""
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    """How certificates are checked; None trusts what the system trusts and ``certs_folders`` hold."""
     certs_folders: tuple[Path, ...] = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
     """Folders with ``HOST[:PORT]/*.crt`` of authorities that are trusted for that registry."""
+    login_hint: str = ""
+    """What to do when the registry says no, where that is not to sign in as Docker does."""
     patience: Patience = field(default_factory=Patience)
     parallel: int = 4
-    """Layers that are fetched at the same time."""
+    """Layers that are fetched or pushed at the same time."""
     cached_for_all: bool = True
     """Whether an image that is asked for by digest and is in the cache may be had without asking the registry. False:
     only if it was pulled under the same reference before, so that nobody has an image for knowing its digest."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from metalmark.model import MIB, Digest, ImageNotFound, InputError, NotAnImage
@@ -16,7 +17,7 @@ from metalmark.oci.bundle import Bundle, Section, read_file
 from metalmark.oci.configuration import read_configuration
 from metalmark.oci.documents import Node, shown
 from metalmark.oci.incoming import IncomingBlob
-from metalmark.oci.layout import copy_file
+from metalmark.oci.layout import copy_file, file_pieces
 from metalmark.oci.manifest import MAX_DOCUMENT_BYTES, Descriptor
 from metalmark.oci.media import Compression
 from metalmark.oci.origin import Advance, Root
@@ -59,6 +60,10 @@ class DockerArchiveOrigin:
     async def copy(self, descriptor: Descriptor, blob: IncomingBlob, advance: Advance) -> None:
         """Write a layer into the cache."""
         await copy_file(self._bundle, self._files[descriptor.digest], blob, advance)
+
+    def pieces(self, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
+        """Yield a blob from an offset on."""
+        return file_pieces(self._bundle, self._files[descriptor.digest], offset)
 
     async def aclose(self) -> None:
         """Close the files."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from metalmark.model import MIB, ImageNotFound, InputError, NotAnImage
 from metalmark.oci import media
 from metalmark.oci.bundle import Bundle, read_file
@@ -39,6 +41,10 @@ class LayoutOrigin:
     async def copy(self, descriptor: Descriptor, blob: IncomingBlob, advance: Advance) -> None:
         """Write a blob into the cache."""
         await copy_file(self._bundle, _blob_name(descriptor), blob, advance)
+
+    def pieces(self, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
+        """Yield a blob from an offset on."""
+        return file_pieces(self._bundle, _blob_name(descriptor), offset)
 
     async def aclose(self) -> None:
         """Close the files."""
@@ -114,6 +120,18 @@ async def copy_file(bundle: Bundle, name: str, blob: IncomingBlob, advance: Adva
     while count := await in_thread(step, offset):
         offset += count
         advance(offset)
+
+
+async def file_pieces(bundle: Bundle, name: str, offset: int) -> AsyncIterator[bytes]:
+    """Yield a file of a bundle from an offset on.
+
+    Raises:
+        NotAnImage: There is no such file.
+    """
+    section = await in_thread(bundle.open, name)
+    while data := await in_thread(section.read, offset, MIB):
+        offset += len(data)
+        yield data
 
 
 def _blob_name(descriptor: Descriptor) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,6 +52,10 @@ class Origin(Protocol):
 
     async def copy(self, descriptor: Descriptor, blob: IncomingBlob, advance: Advance) -> None:
         """Write a blob into the cache; the caller commits."""
+        ...
+
+    def pieces(self, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
+        """Yield a blob from an offset on, as it is: whoever takes it checks its digest."""
         ...
 
     async def aclose(self) -> None:

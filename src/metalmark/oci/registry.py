@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 
 import anyio
 import httpx
@@ -81,6 +82,21 @@ class RegistryOrigin:
                 why=f"{blob.written} of {blob.size_bytes} bytes in {limit_s:.0f} s",
                 hint="try again later",
             ) from error
+
+    async def pieces(self, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
+        """Yield a blob from an offset on.
+
+        Raises:
+            Hiccup: The connection broke; asked from there again, it may go on.
+        """
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        async with self._client.get(f"blobs/{descriptor.digest}", headers) as response:
+            skip = offset if response.status_code == 200 else 0
+            async for piece in response.aiter_raw(_CHUNK_BYTES):
+                dropped = min(skip, len(piece))
+                skip -= dropped
+                if dropped < len(piece):
+                    yield piece[dropped:]
 
     async def aclose(self) -> None:
         """Close all connections."""

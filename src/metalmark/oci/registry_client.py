@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -26,6 +27,33 @@ _CLIENT_ID = "metalmark"
 T = TypeVar("T")
 
 
+Content = Callable[[], bytes | AsyncIterator[bytes]]
+"""Makes the body of a request, anew for each time that it is sent."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request to a registry.
+
+    Args:
+        method: Of HTTP.
+        path: Below ``/v2/REPOSITORY/``, or what a registry gave as a location.
+        headers: Beside those that every request has.
+        content: Its body.
+        expected: Statuses of an answer that is taken; others are errors.
+        answer_s: How long the answer may take, in seconds; None as long as any silence.
+        lost: What a 404 means where beginning again may help.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: Content | None = None
+    expected: tuple[int, ...] = (200,)
+    answer_s: float | None = None
+    lost: str | None = None
+
+
 class RegistryClient:
     """Requests to the registry that a reference names.
 
@@ -33,11 +61,13 @@ class RegistryClient:
         reference: The image; its registry is the only host that is given credentials, but for the token service that
             the registry itself names.
         access: Credentials, transport and patience.
+        actions: What tokens are asked for: ``pull``, or ``pull,push``.
     """
 
-    def __init__(self, reference: Reference, access: RegistryAccess) -> None:
+    def __init__(self, reference: Reference, access: RegistryAccess, *, actions: str = "pull") -> None:
         self._reference = reference
         self._access = access
+        self._actions = actions
         self._transport = Transport(reference.registry, access)
         self._origin: httpx.URL | None = None
         self._authorization = ""
@@ -61,16 +91,28 @@ class RegistryClient:
             RegistryDenied: Refused.
             ImageNotFound: There is no such thing.
         """
+        async with self.ask(Ask("GET", path, headers=headers, expected=(200, 206))) as response:
+            yield response
+
+    @asynccontextmanager
+    async def ask(self, ask: Ask) -> AsyncIterator[httpx.Response]:
+        """Send a request and give the answer with its body still to be read.
+
+        Raises:
+            Hiccup: Another try may help.
+            RegistryDenied: Refused.
+            ImageNotFound: There is no such thing.
+        """
         origin = await self._begin()
-        url = origin.join(f"/v2/{self._reference.repository}/{path}")
+        url = origin.join(f"/v2/{self._reference.repository}/").join(ask.path)
         with http_errors_told(self._reference.registry):
-            response = await self._send(url, headers)
+            response = await self._send(url, ask)
             if response.status_code == 401 and not self._static_token:
                 await self._authenticate(response)
-                response = await self._send(url, headers)
+                response = await self._send(url, ask)
             try:
-                if response.status_code not in (200, 206):
-                    await self._refuse(response, path)
+                if response.status_code not in ask.expected:
+                    await self._refuse(response, ask)
                 yield response
             finally:
                 with anyio.CancelScope(shield=True):
@@ -97,7 +139,7 @@ class RegistryClient:
                 before = progressed()
                 if failures >= patience.attempts:
                     raise RegistryUnavailable(
-                        f"{what} could not be fetched from {self._reference.registry}",
+                        f"{what} could not be {self._verbs[2]} {self._reference.registry}",
                         why=f"{error} (tried {failures} times)",
                         hint="try again later",
                     ) from error
@@ -126,14 +168,21 @@ class RegistryClient:
         scheme = await self._transport.scheme(self._reference.host, self._reference.server)
         self._origin = httpx.URL(f"{scheme}://{self._reference.server}")
 
-    async def _send(self, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
+    async def _send(self, url: httpx.URL, ask: Ask) -> httpx.Response:
         """Follow redirects by hand: credentials go to the registry's own origin and nowhere else."""
         for _ in range(_MAX_REDIRECTS):
             own = self._is_own(url)
-            sent = {**headers, "Authorization": self._authorization} if own and self._authorization else dict(headers)
+            sent = dict(ask.headers)
+            if own and self._authorization:
+                sent["Authorization"] = self._authorization
             client = self._transport.client_for(url)
-            response = await client.send(client.build_request("GET", url, headers=sent), stream=True)
-            if response.status_code not in (301, 302, 303, 307, 308):
+            timeout = client.timeout
+            if ask.answer_s is not None:
+                timeout = httpx.Timeout(timeout.write, read=ask.answer_s, connect=timeout.connect, pool=timeout.pool)
+            content = None if ask.content is None else ask.content()
+            request = client.build_request(ask.method, url, headers=sent, content=content, timeout=timeout)
+            response = await client.send(request, stream=True)
+            if response.status_code not in (301, 302, 303, 307, 308) or ask.method not in ("GET", "HEAD"):
                 if response.status_code == 401 and not own:
                     await response.aclose()
                     raise RegistryDenied(
@@ -179,7 +228,10 @@ class RegistryClient:
                 why="credentials are not sent there without TLS",
             )
         service = challenge.parameters.get("service", "")
-        scope = challenge.parameters.get("scope") or f"repository:{self._reference.repository}:pull"
+        scope = challenge.parameters.get("scope") or f"repository:{self._reference.repository}:{self._actions}"
+        if self._actions != "pull":
+            # What is asked first is only whether a blob is there: one token shall do for all that follows.
+            scope = f"repository:{self._reference.repository}:{self._actions}"
         client = self._transport.client_for(realm)
         if credentials is not None and credentials.identity_token:
             form = {
@@ -224,8 +276,8 @@ class RegistryClient:
         is_near = origin is not None and (realm.host == origin.host or is_loopback(realm.host))
         return realm.scheme == "http" and is_near and origin is not None and origin.scheme == "http"
 
-    async def _refuse(self, response: httpx.Response, path: str) -> None:
-        status = response.status_code
+    async def _refuse(self, response: httpx.Response, ask: Ask) -> None:
+        status, path = response.status_code, ask.path
         message = said(await read_bounded(response, _MAX_ANSWER_BYTES, strict=False))
         if status in (408, 429) or status >= 500:
             raise Hiccup(f"it answered {status}{message}", retry_after(response))
@@ -233,10 +285,12 @@ class RegistryClient:
             raise self._unauthorized(f"it answered 401{message}", given=bool(self._authorization))
         if status == 403:
             raise RegistryDenied(
-                f"{self._reference.registry} forbids reading {self._reference.repository}",
+                f"{self._reference.registry} forbids {self._verbs[1]} {self._reference.repository}",
                 why=f"it answered 403{message}",
-                hint="use an account that may read it",
+                hint="use an account that may",
             )
+        if status == 404 and ask.lost is not None:
+            raise Hiccup(ask.lost)
         if status == 404:
             raise ImageNotFound(
                 f"{self._reference.registry} has no {self._reference.repository} {path.rpartition('/')[2]}",
@@ -248,12 +302,18 @@ class RegistryClient:
     def _unauthorized(self, why: str, *, given: bool) -> RegistryDenied:
         registry = self._reference.registry
         return RegistryDenied(
-            f"{registry} does not let {'these credentials' if given else 'anonymous users'} read"
+            f"{registry} does not let {'these credentials' if given else 'anonymous users'} {self._verbs[0]}"
             f" {self._reference.repository}",
             why=why,
-            hint=f"log in with `docker login {registry}` or `podman login {registry}`,"
+            hint=self._access.login_hint
+            or f"log in with `docker login {registry}` or `podman login {registry}`,"
             " or give --authfile or --token-file",
         )
+
+    @property
+    def _verbs(self) -> tuple[str, str, str]:
+        pulls = self._actions == "pull"
+        return ("read", "reading", "fetched from") if pulls else ("push to", "pushing to", "pushed to")
 
 
 def _place(url: httpx.URL) -> str:

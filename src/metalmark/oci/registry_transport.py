@@ -32,7 +32,9 @@ class Transport:
     async def start(self) -> None:
         """Make the clients; nothing is sent."""
         if self._direct is None:
-            context = await in_thread(_trust, self._registry, self._access)
+            context = self._access.tls
+            if context is None:
+                context = await in_thread(_trust, self._registry, self._access)
             proxy = _proxy(self._access.environment)
             self._proxied = self._client(context, proxy) if proxy else None
             self._direct = self._client(context, None)

@@ -15,19 +15,26 @@ if TYPE_CHECKING:
     from metalmark.server.first_start import KEY_FILE, ensure_admin
     from metalmark.server.openapi import as_text
     from metalmark.server.passwords import without_password
+    from metalmark.server.registry_collection import Collected, collect
+    from metalmark.server.registry_scrub import Damage, Scrub, Scrubbed
     from metalmark.server.running import Started, open_context, serve
     from metalmark.server.update_publishing import UpdatePublisher
 
 __all__ = [
     "KEY_FILE",
+    "Collected",
     "ConfigFaults",
+    "Damage",
     "Fault",
     "Key",
+    "Scrub",
+    "Scrubbed",
     "ServerConfig",
     "ServerContext",
     "Started",
     "UpdatePublisher",
     "as_text",
+    "collect",
     "config_keys",
     "configuration_reference",
     "default_database",
@@ -55,6 +62,8 @@ _LATE = (
     "application",
     "administration",
     "update_publishing",
+    "registry_collection",
+    "registry_scrub",
 )
 
 

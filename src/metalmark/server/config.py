@@ -105,10 +105,31 @@ class SmtpSection(Section):
 
 
 class RegistrySection(Section):
-    """Where the images of jobs may come from."""
+    """The registry: where the images of jobs may come from, and how much it holds for how long."""
 
     url: AnyHttpUrl | None = Field(None, description="This server's registry, as runners reach it; else `server.url`.")
     allowed: tuple[str, ...] = Field((), description="Other registries, as `host` or `host:port` (`docker.io`).")
+    layer_max_bytes: int = Field(32 * 1024 * MIB, ge=1, description="The largest layer, or other blob, of an image.")
+    project_max_bytes: int | None = Field(
+        None, ge=0, description="What the images of a project may take together; each blob of it counts once."
+    )
+    upload_timeout_s: float = Field(DAY_S, ge=1, description="Seconds after which an upload is over that lies still.")
+    lease_s: float = Field(
+        DAY_S, ge=1, description="Seconds that a blob is kept which no manifest names: its push is under way."
+    )
+    reading_s: float = Field(
+        3600, ge=0, description="Seconds that deleted bytes are kept for those who are reading them."
+    )
+    collect_every_s: float = Field(3600, ge=1, description="Seconds between two collections of what nothing needs.")
+    keep_tags: int | None = Field(
+        None, ge=1, description="Tags of a repository that stay, the newest; older ones go, but for images of jobs."
+    )
+    keep_days: int | None = Field(
+        None, ge=1, description="Days that tags stay; with `registry.keep_tags`, only those go that neither keeps."
+    )
+    sparse_indexes: bool = Field(
+        default=False, description="Whether an index may name images that are not in its repository."
+    )
 
 
 class JobsSection(Section):
@@ -135,6 +156,7 @@ class LimitsSection(Section):
 
     address_requests: int = Field(1024, ge=0, description="Requests without a valid credential, of one address.")
     user_requests: int = Field(2048, ge=0, description="Requests of one user or key.")
+    registry_requests: int = Field(60_000, ge=0, description="Requests of one user or key to the registry.")
     sign_in_attempts: int = Field(32, ge=0, description="Sign-ups, sign-ins and bad credentials, of one address.")
     mails: int = Field(4, ge=0, description="Mails that one address of a recipient is sent.")
     runs: int = Field(256, ge=0, description="Runs that one user, key or address submits.")

@@ -7,12 +7,14 @@ must learn that it is not. What is not a bearer credential is none.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from uuid import UUID
 
 from metalmark.model import ApiKey, Forbidden, InputError, KeyKind, Unauthenticated, has_jwt_shape
 from metalmark.server.actor import Actor, Anonymous, ProjectKeyActor, UserActor, Via
 from metalmark.server.context import ServerContext
 from metalmark.server.signer import Audience, Claims
-from metalmark.store import Connection, Holder, KeyRecord, UserRecord, find_key_by_digest, find_user
+from metalmark.store import Connection, Holder, KeyRecord, UserRecord, find_key, find_key_by_digest, find_user
 
 _SCHEME = "bearer"
 
@@ -39,8 +41,16 @@ async def authenticate(context: ServerContext, header: str | None) -> Actor:
         Forbidden: The user's account is locked.
     """
     credential = bearer(header)
-    if credential is None:
-        return Anonymous()
+    return Anonymous() if credential is None else await authenticate_credential(context, credential)
+
+
+async def authenticate_credential(context: ServerContext, credential: str) -> Actor:
+    """Return whose credential it is.
+
+    Raises:
+        Unauthenticated: It is malformed, unknown, expired or revoked, or a runner's.
+        Forbidden: The user's account is locked.
+    """
     if has_jwt_shape(credential):
         return await _by_token(context, credential)
     try:
@@ -79,6 +89,33 @@ async def _by_token(context: ServerContext, token: str) -> Actor:
     if record is None:
         check_epoch(claims, actor.user)
     return actor
+
+
+async def recall(context: ServerContext, holder: Holder | None, *, owner_id: UUID, key_id: UUID | None) -> Actor:
+    """Return who a token stands for that was made from a credential, if that is still good.
+
+    Args:
+        context: The server.
+        holder: What kind of key or token the credential was; None for a sign-in.
+        owner_id: Its user or project.
+        key_id: Which it was; None for a sign-in.
+
+    Raises:
+        Unauthenticated: It is revoked or has expired, or its owner is gone.
+        Forbidden: The user's account is locked.
+    """
+    record = None
+    async with context.store.read() as connection:
+        if holder is not None and key_id is not None:
+            record = await find_key(connection, holder, owner_id=owner_id, key_id=key_id)
+            if record is None:
+                raise Unauthenticated("the key of this token is gone", hint="sign in again")
+            _check(record, context)
+            if holder is Holder.PROJECT:
+                return ProjectKeyActor(project_id=owner_id, key_id=record.id)
+        user = await find_user(connection, owner_id)
+    actor = _user_actor(user, record)
+    return replace(actor, via=Via.KEY) if holder is Holder.USER else actor
 
 
 def check_epoch(claims: Claims, user: UserRecord) -> None:

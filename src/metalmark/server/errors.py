@@ -29,6 +29,7 @@ from metalmark.model import (
     Unauthenticated,
     printable,
 )
+from metalmark.server.registry_errors import is_of_registry, registry_errors, registry_headers, status_of_fault
 
 _STATUS: Mapping[type[MetalmarkError], int] = {
     InputError: 400,
@@ -57,6 +58,9 @@ _log = structlog.get_logger(__name__)
 
 def status_of(error: BaseException) -> int:
     """Return the HTTP status that an error is answered with."""
+    own = status_of_fault(error)
+    if own is not None:
+        return own
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
 
 
@@ -77,8 +81,8 @@ def error_response(connection: HTTPConnection, error: BaseException) -> Response
     request_id = request_id_of(connection)
     if status == 500 or not isinstance(error, MetalmarkError):
         _log.error("request failed", request_id=request_id, exc_info=error)
-        body = error_body(request_id, "the server failed; its log has the reason", error_code=INTERNAL)
-        return JSONResponse(body, status_code=500)
+        text = "the server failed; its log has the reason"
+        return _response(connection, error, 500, error_body(request_id, text, error_code=INTERNAL), {})
     message = f"{error}; {error.hint}" if error.hint else str(error)
     headers = {}
     if isinstance(error, TooManyRequests):
@@ -87,7 +91,15 @@ def error_response(connection: HTTPConnection, error: BaseException) -> Response
         headers["Retry-After"] = str(_RETRY_AFTER_S)
     elif isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_body(request_id, message), status_code=status, headers=headers)
+    return _response(connection, error, status, error_body(request_id, message), headers)
+
+
+def _response(
+    connection: HTTPConnection, error: BaseException, status: int, body: dict[str, str], headers: Mapping[str, str]
+) -> Response:
+    errors = registry_errors(error, status, body["message"]) if is_of_registry(connection) else None
+    content = body if errors is None else {"errors": errors, **body}
+    return JSONResponse(content, status_code=status, headers={**headers, **registry_headers(connection, error, status)})
 
 
 def _faults(error: ValidationException) -> str:
@@ -150,7 +162,7 @@ async def _on_http(connection: HTTPConnection, error: Exception) -> Response:
         # The framework names the methods of the first route with this path only.
         headers["Allow"] = _allowed(connection)
     body = error_body(request_id_of(connection), str(error.detail))
-    return await _answer(connection, JSONResponse(body, status_code=error.status_code, headers=headers))
+    return await _answer(connection, _response(connection, error, error.status_code, body, headers))
 
 
 def install_error_handlers(application: FastAPI) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from metalmark.model import Digest, InputError, ResourceId, parse_resource_id
 from metalmark.oci import Reference
@@ -21,9 +22,28 @@ class OwnImage:
 
     project: ResourceId | None
     """The project that its repository is named after; None when it is named after none."""
+    repository: str
+    """All of its name."""
     tag: str
     digest: Digest | None
     """Counts before the tag."""
+
+    @property
+    def possible_project(self) -> ResourceId | None:
+        """The project that its repository may be in, if there is one of that name: ``PROJECT/NAME``."""
+        try:
+            return parse_resource_id(self.repository.partition("/")[0])
+        except InputError:
+            return None
+
+    def inner(self, project_id: UUID, slug: str) -> str:
+        """Return its repository within a project.
+
+        A name that begins with another word than the project's is that of an image elsewhere, which clients of public
+        servers leave as it is: then the project's own repository is meant.
+        """
+        first, _, rest = self.repository.partition("/")
+        return rest if first in (slug, str(project_id)) else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,4 +98,4 @@ def _own(name: str) -> OwnImage:
         except InputError:
             # Such a name (`my_app`) is no project's; then the run says which one it is.
             project = None
-    return OwnImage(project=project, tag=reference.tag, digest=reference.digest)
+    return OwnImage(project=project, repository=reference.repository, tag=reference.tag, digest=reference.digest)

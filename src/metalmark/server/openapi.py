@@ -102,6 +102,7 @@ def openapi_document(application: FastAPI, routers: list[APIRouter]) -> dict[str
             "description": "A session's token, a user's key, a project's key.",
         },
         "runner": {"type": "http", "scheme": "bearer", "description": "The key of the runner that the path names."},
+        "basic": {"type": "http", "scheme": "basic", "description": "Any name, and a key as the password."},
     }
     return document
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from metalmark.model import MetalmarkError
-from metalmark.store import database_mark, find_blob_owners
+from metalmark.store import REGISTRY_PREFIX, database_mark, find_blob_owners, known_parts
 
 if TYPE_CHECKING:
     from metalmark.server.context import ServerContext
@@ -55,7 +55,7 @@ class OrphanSweep:
             return 0
         before = self._context.clock.now() - KEPT
         deleted = 0
-        for prefix in ("results", "outputs"):
+        for prefix in ("results", "outputs", REGISTRY_PREFIX):
             async for keys in self._context.blobs.older(prefix, before):
                 orphans = await self._orphans(prefix, keys)
                 await self._context.blobs.delete(*orphans)
@@ -79,6 +79,9 @@ class OrphanSweep:
         owners = {key: owner for key in keys if (owner := _owner_of(key)) is not None}
         ids = sorted(set(owners.values()))
         async with self._context.store.read() as connection:
+            if prefix == REGISTRY_PREFIX:
+                known = await known_parts(connection, ids=ids)
+                return [key for key, part in owners.items() if part not in known]
             if prefix == "results":
                 found = await find_blob_owners(connection, report_ids=ids)
             else:
@@ -87,13 +90,15 @@ class OrphanSweep:
 
 
 def _owner_of(key: str) -> UUID | None:
-    """Return the report or job that a blob was written for; None for what no release of ours wrote."""
+    """Return what a blob was written for: report, job, or part of an image; None for what no release of ours wrote."""
     try:
         match key.split("/"):
             case ["results", name]:
                 return UUID(name.removesuffix(".json"))
             case ["outputs", _, job, _]:
                 return UUID(job)
+            case [prefix, _, part] if prefix == REGISTRY_PREFIX:
+                return UUID(part)
     except ValueError:
         return None
     return None

@@ -18,6 +18,7 @@ class Limited(StrEnum):
 
     ADDRESS_REQUESTS = "address_requests"
     USER_REQUESTS = "user_requests"
+    REGISTRY_REQUESTS = "registry_requests"
     SIGN_IN_ATTEMPTS = "sign_in_attempts"
     MAILS = "mails"
     RUNS = "runs"
@@ -27,6 +28,7 @@ class Limited(StrEnum):
 _WORDS = {
     Limited.ADDRESS_REQUESTS: "requests without a credential",
     Limited.USER_REQUESTS: "requests",
+    Limited.REGISTRY_REQUESTS: "requests to the registry",
     Limited.SIGN_IN_ATTEMPTS: "attempts to sign in",
     Limited.MAILS: "mails to this address",
     Limited.RUNS: "runs",

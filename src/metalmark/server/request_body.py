@@ -13,7 +13,7 @@ from metalmark.model import TooLarge
 from metalmark.server.config import ServerSection
 from metalmark.server.errors import refuse
 
-_STREAMED = re.compile(r"/v0/runners/[^/]+/jobs/[^/]+/output", re.ASCII)
+_STREAMED = re.compile(r"/v0/runners/[^/]+/jobs/[^/]+/output|/v2/.+/blobs/uploads(?:/[^/]+)?", re.ASCII)
 """Paths whose bodies go to storage in pieces: their routes bound the size, and each piece has to come in time."""
 
 

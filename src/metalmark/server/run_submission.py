@@ -16,8 +16,8 @@ from metalmark.model import JobStatus, MetalmarkError, Permission, ResourceId, S
 from metalmark.server.actor import Actor, caller_of
 from metalmark.server.client_address import address_group
 from metalmark.server.context import ServerContext
-from metalmark.server.image_reference import OwnImage, parse_image
-from metalmark.server.job_image import fix_image
+from metalmark.server.image_reference import ForeignImage, OwnImage, parse_image
+from metalmark.server.job_image import FixedImage, fix_foreign_image, fix_own_image
 from metalmark.server.job_rules import check_duration
 from metalmark.server.permission import project_for
 from metalmark.server.rate_limits import Limited
@@ -76,12 +76,12 @@ async def submit_run(submitter: Submitter, run: NewRun) -> Submitted:
         request=submitter.request,
         actor=submitter.actor,
         project=run.project,
-        image_project=parsed.project if isinstance(parsed, OwnImage) else None,
+        image_project=await _image_project(submitter, run, parsed) if isinstance(parsed, OwnImage) else None,
         context=None if run.context is None else said,
     )
-    before = await _stored_before(submitter, target, run)
-    if before is not None:
-        return before
+    known = await _look(submitter, target, run, parsed)
+    if known.before is not None:
+        return known.before
     if run.job is not None:
         timeout_s, iterations = run.job.timeout or config.jobs.timeout_s, 1 if run.job.iter is None else run.job.iter
         check_duration(config.jobs, timeout_s=timeout_s, iterations=iterations)
@@ -97,7 +97,7 @@ async def submit_run(submitter: Submitter, run: NewRun) -> Submitted:
         testbed_named=run.testbed is not None,
         spec_reset=run.spec_reset or False,
         job=run.job,
-        image=None if parsed is None else await fix_image(parsed, config),
+        image=await fix_foreign_image(parsed) if isinstance(parsed, ForeignImage) else known.image,
     )
     now = submitter.context.clock.now()
 
@@ -107,16 +107,37 @@ async def submit_run(submitter: Submitter, run: NewRun) -> Submitted:
     return await _store(submitter, draft, opened)
 
 
-async def _stored_before(submitter: Submitter, target: RunTarget, run: NewRun) -> Submitted | None:
-    # Refuses whoever may not submit, before anything is done for them.
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What the store knows of a run before it is taken."""
+
+    before: Submitted | None = None
+    """The run, where it is one that came before."""
+    image: FixedImage | None = None
+    """Its image, where that is in this server's registry."""
+
+
+async def _image_project(submitter: Submitter, run: NewRun, image: OwnImage) -> ResourceId | None:
+    if image.project is not None or run.project is not None:
+        return image.project
+    # `PROJECT/NAME` is a repository of a project that is there; of any other name nothing follows.
+    named = image.possible_project
     async with submitter.context.store.read() as connection:
-        anonymous = submitter.context.config.auth.anonymous
-        project = await find_target(connection, target, anonymous=anonymous)
-        if project is None or run.idempotency_key is None:
-            return None
-        key = run.idempotency_key
-        report = await find_report_by_key(connection, project_id=project.id, idempotency_key=key)
-        return None if report is None else Submitted(project=project, report=report)
+        return named if named is not None and await find_project(connection, named) is not None else None
+
+
+async def _look(submitter: Submitter, target: RunTarget, run: NewRun, image: OwnImage | ForeignImage | None) -> _Known:
+    # Refuses whoever may not submit, before anything is done for them.
+    config, key = submitter.context.config, run.idempotency_key
+    async with submitter.context.store.read() as connection:
+        project = await find_target(connection, target, anonymous=config.auth.anonymous)
+        if project is not None and key is not None:
+            report = await find_report_by_key(connection, project_id=project.id, idempotency_key=key)
+            if report is not None:
+                return _Known(before=Submitted(project=project, report=report))
+        if not isinstance(image, OwnImage):
+            return _Known()
+        return _Known(image=await fix_own_image(connection, image, project, config))
 
 
 async def submit_report(submitter: Submitter, identifier: ResourceId, body: NewReport) -> Submitted:

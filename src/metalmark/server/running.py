@@ -33,6 +33,8 @@ from metalmark.server.output_sweep import OutputSweep
 from metalmark.server.rate_limits import RateLimits
 from metalmark.server.readiness import Readiness
 from metalmark.server.reading_queue import ReadingQueue
+from metalmark.server.registry_collection import RegistryCollector
+from metalmark.server.registry_retention import RegistryRetention
 from metalmark.server.signer import open_signer
 from metalmark.server.socket_protocol import SocketProtocol
 from metalmark.store import Blobs, ClaimedJob, JobRecord, Store
@@ -226,6 +228,8 @@ async def serve(
                 await tasks.start(context.channels.run)
                 tasks.start_soon(OutputSweep(context).run)
                 tasks.start_soon(OrphanSweep(context).run)
+                tasks.start_soon(RegistryCollector(context).run)
+                tasks.start_soon(RegistryRetention(context).run)
                 tasks.start_soon(end)
                 tasks.start_soon(_announce, web, Started(context=context, url=config.url, first_key=first_key), ready)
                 await web.serve(sockets=[listening])

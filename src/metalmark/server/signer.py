@@ -35,6 +35,7 @@ class Audience(StrEnum):
     SESSION = "client"
     TOKEN = "api_key"  # noqa: S105  # the name of a kind, not one
     INVITE = "invite"
+    REGISTRY = "oci"
     RUNNER_PULL = "oci_runner"
 
 
@@ -67,6 +68,17 @@ class Pull:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Grant:
+    """What a token of the registry's token service was made from, and what its holder asked it for."""
+
+    via: str
+    """The kind of credential; empty for nobody's."""
+    key_id: UUID | None
+    """The key or API token, where it was one."""
+    access: tuple[Pull, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claims:
     """What a valid token says."""
 
@@ -79,6 +91,7 @@ class Claims:
     """Of a sign-in or its confirmation: which of its user's epochs it belongs to."""
     invitation: Invitation | None = None
     pull: Pull | None = None
+    grant: Grant | None = None
 
     @property
     def subject_id(self) -> UUID:
@@ -125,6 +138,7 @@ class Signer:
         epoch: int = 0,
         invitation: Invitation | None = None,
         pull: Pull | None = None,
+        grant: Grant | None = None,
     ) -> SignedToken:
         """Return a new token that is good for ``ttl_s`` seconds from now."""
         issued = self._clock.now().replace(microsecond=0)
@@ -133,7 +147,7 @@ class Signer:
         if invitation is not None:
             uuid, role = str(invitation.organization_id), invitation.role
             organization = {"uuid": uuid, "role": role, "invite": str(invitation.id)}
-        claims = {
+        claims: dict[str, object] = {
             "aud": audience.value,
             "exp": int(expires.timestamp()),
             "iat": int(issued.timestamp()),
@@ -144,6 +158,9 @@ class Signer:
             "oci": None if pull is None else _document_of(pull),
             "epoch": epoch,
         }
+        if grant is not None:
+            key = None if grant.key_id is None else str(grant.key_id)
+            claims["grant"] = {"via": grant.via, "key": key, "access": [_document_of(part) for part in grant.access]}
         header = {"typ": "JWT", "alg": _ALGORITHM}
         text = jws.serialize_compact(header, json.dumps(claims, separators=(",", ":")), self._keys[0])
         return SignedToken(text=text, issued=issued, expires=expires)
@@ -181,7 +198,7 @@ class Signer:
 def _claims(audience: Audience, document: Mapping[str, object]) -> Claims:
     # Signed by us, and yet another release of ours may have made it.
     try:
-        organization, oci = document.get("org"), document.get("oci")
+        organization, oci, grant = document.get("org"), document.get("oci"), document.get("grant")
         return Claims(
             audience=audience,
             subject=str(document["sub"]),
@@ -190,6 +207,7 @@ def _claims(audience: Audience, document: Mapping[str, object]) -> Claims:
             epoch=int(str(document.get("epoch", 0))),
             invitation=_invitation(organization) if isinstance(organization, dict) else None,
             pull=_pull(oci) if isinstance(oci, dict) else None,
+            grant=_grant(grant) if isinstance(grant, dict) else None,
         )
     except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
         raise Unauthenticated("this token is not complete", hint="sign in again") from error
@@ -214,6 +232,17 @@ def _pull(document: Mapping[str, object]) -> Pull:
     if document.get("job") is not None:
         lease = PullLease(job=UUID(str(document["job"])), number=int(str(document["lease"])))
     return Pull(repository=str(document["repository"]), actions=tuple(str(action) for action in actions), lease=lease)
+
+
+def _grant(document: Mapping[str, object]) -> Grant:
+    access, key = document["access"], document["key"]
+    if not isinstance(access, list):
+        raise TypeError
+    return Grant(
+        via=str(document["via"]),
+        key_id=None if key is None else UUID(str(key)),
+        access=tuple(_pull(part) for part in access),
+    )
 
 
 async def open_signer(store: Store, *, issuer: str, clock: Clock) -> Signer:

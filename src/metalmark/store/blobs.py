@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import obstore
@@ -23,6 +24,9 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from metalmark.model import DigestMismatch, InputError, NoSpace, NotFound, StoreAway, StoreFull, TooLarge, new_id
 from metalmark.system import in_thread, published, sync_folder
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
 
 CHUNK_BYTES = 1024 * 1024
 """Size of the pieces in which a blob is streamed."""
@@ -159,15 +163,27 @@ class Blobs:
                 raise TooLarge(f"blob {key}", limit_bytes)
             return bytes(await result.bytes_async())
 
-    async def stream(self, key: str) -> AsyncIterator[bytes]:
-        """Yield a blob in pieces of about `CHUNK_BYTES`.
+    async def stream(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Yield a blob, or a range of it, in pieces of about `CHUNK_BYTES`.
+
+        Args:
+            key: Which one.
+            start: Offset of the first byte.
+            end: Offset after the last byte; None for the blob's end. Greater than ``start``.
 
         Raises:
             NotFound: There is none under this key; raised before the first piece.
             StoreUnavailable: It could not be read.
         """
         with _told(key):
-            result = await obstore.get_async(self._backend, _checked(key))
+            if self._folder is not None:
+                async for piece in _pieces(self._folder / _checked(key), start, end):
+                    yield piece
+                return
+            options: GetOptions = {}
+            if start or end is not None:
+                options["range"] = {"offset": start} if end is None else (start, end)
+            result = await obstore.get_async(self._backend, _checked(key), options=options)
             async for piece in result.stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(piece)
 
@@ -272,6 +288,18 @@ def _checked(key: str) -> str:
     if len(key) > _KEY_MAX_LENGTH or not _KEY.fullmatch(key):
         raise ValueError(f"not a key of a blob: {key[:64]!r}")
     return key
+
+
+async def _pieces(path: Path, start: int, end: int | None) -> AsyncIterator[bytes]:
+    stream = await in_thread(path.open, "rb")
+    try:
+        stream.seek(start)
+        left = end - start if end is not None else None
+        while piece := await in_thread(stream.read, CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)):
+            yield piece
+            left = None if left is None else left - len(piece)
+    finally:
+        stream.close()
 
 
 def _read(path: Path, key: str, limit_bytes: int | None) -> bytes:

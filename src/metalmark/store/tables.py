@@ -19,6 +19,18 @@ from metalmark.store.tables_accounts import (
 from metalmark.store.tables_fleet import runner_capabilities, runner_specs, runners, specs, updates
 from metalmark.store.tables_jobs import job_events, job_output_chunks, jobs
 from metalmark.store.tables_projects import branches, head_versions, heads, reports, testbeds, versions
+from metalmark.store.tables_registry import (
+    registry_blobs,
+    registry_contents,
+    registry_links,
+    registry_manifest_blobs,
+    registry_manifest_children,
+    registry_manifests,
+    registry_parts,
+    registry_repositories,
+    registry_tags,
+    registry_uploads,
+)
 
 __all__ = [
     "audit_log",
@@ -35,6 +47,16 @@ __all__ = [
     "project_keys",
     "project_roles",
     "projects",
+    "registry_blobs",
+    "registry_contents",
+    "registry_links",
+    "registry_manifest_blobs",
+    "registry_manifest_children",
+    "registry_manifests",
+    "registry_parts",
+    "registry_repositories",
+    "registry_tags",
+    "registry_uploads",
     "reports",
     "runner_capabilities",
     "runner_specs",

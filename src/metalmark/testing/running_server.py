@@ -24,6 +24,7 @@ _START_S = 60.0
 _UNLIMITED = {
     "address_requests": 0,
     "user_requests": 0,
+    "registry_requests": 0,
     "sign_in_attempts": 0,
     "mails": 0,
     "runs": 0,

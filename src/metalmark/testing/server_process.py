@@ -27,6 +27,7 @@ Settings: TypeAlias = Mapping[str, "str | bool | int | float | list[str] | Setti
 UNLIMITED: Settings = {
     "address_requests": 0,
     "user_requests": 0,
+    "registry_requests": 0,
     "sign_in_attempts": 0,
     "mails": 0,
     "runs": 0,

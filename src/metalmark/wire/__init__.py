@@ -156,6 +156,7 @@ if TYPE_CHECKING:
         ProjectPatch,
         PublicUserBody,
     )
+    from metalmark.wire.rest_registry import ImageBody, RegistryTokenBody
     from metalmark.wire.rest_reports import (
         Adapter,
         AdapterName,
@@ -178,11 +179,7 @@ if TYPE_CHECKING:
         RunnerProofBody,
         UpdateRunnerBody,
     )
-    from metalmark.wire.rest_runs import (
-        CONTEXT_PREFIX,
-        NewRun,
-        NewRunJob,
-    )
+    from metalmark.wire.rest_runs import CONTEXT_PREFIX, NewRun, NewRunJob
     from metalmark.wire.rest_server import (
         PUBLIC_VERSION,
         BackupBody,
@@ -212,11 +209,7 @@ if TYPE_CHECKING:
         SpecSandbox,
         UpdateSpecBody,
     )
-    from metalmark.wire.rest_testbeds import (
-        NewTestbed,
-        TestbedBody,
-        TestbedPatch,
-    )
+    from metalmark.wire.rest_testbeds import NewTestbed, TestbedBody, TestbedPatch
     from metalmark.wire.scalars import (
         I32,
         U8,
@@ -341,6 +334,7 @@ __all__ = [
     "Hello",
     "HelloTag",
     "HostOutput",
+    "ImageBody",
     "IterationCounts",
     "IterationEnd",
     "IterationEnds",
@@ -402,6 +396,7 @@ __all__ = [
     "ReadyTag",
     "RefusalReason",
     "Refused",
+    "RegistryTokenBody",
     "ReportBody",
     "ReportCounts",
     "ReportSettings",
@@ -486,7 +481,8 @@ __all__ = [
 _LATE = (
     "rest_server", "scalars", "channel", "channel_metalmark", "iteration_output", "job_config", "rest_runners",
     "rest_specs", "rest_accounts", "rest_organizations", "rest_projects", "rest_branches", "rest_reports",
-    "rest_runs", "rest_testbeds", "rest_jobs", "rest_output", "update_artifact",
+    "rest_runs", "rest_testbeds", "rest_jobs", "rest_output", "rest_registry",
+    "update_artifact",
 )  # fmt: skip
 
 

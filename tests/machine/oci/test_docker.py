@@ -16,6 +16,7 @@ import pytest
 from metalmark.model import ImageConfig, Platform
 from metalmark.oci import ImageCache, PackRequest, PackSource, ResolvedImage, pack, parse_source, pull
 from metalmark.system import run
+from metalmark.testing.running_server import running_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.needs_root]
 AMD64 = Platform("linux", "amd64")
@@ -142,3 +143,19 @@ def test_docker_loads_and_runs_what_is_packed_here(docker: Docker, tmp_path: Pat
     pack(request, tmp_path / "packed.tar", archive=True)
     assert "metalmark/image:v9" in docker("load", "-i", tmp_path / "packed.tar")
     assert docker("run", "--rm", "--network", "none", "metalmark/image:v9") == "packed"
+
+
+def test_docker_signs_in_pushes_and_pulls_at_a_server(docker: Docker, built: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "server") as server:
+        # Docker takes plain http on loopback only, and of itself.
+        registry = server.url.partition("://")[2]
+        docker("login", "-u", "whoever", "-p", server.admin_key, registry)
+        docker("tag", built, f"{registry}/bench/app:v1")
+        docker("push", "-q", f"{registry}/bench/app:v1")
+        pushed = docker("image", "inspect", "-f", "{{index .RepoDigests 0}}", f"{registry}/bench/app:v1")
+        docker("rmi", "-f", f"{registry}/bench/app:v1", built)
+        docker("logout", registry)
+        # The project that the push made is public: nobody needs a key to pull.
+        docker("pull", "-q", f"{registry}/bench/app:v1")
+        assert docker("image", "inspect", "-f", "{{index .RepoDigests 0}}", f"{registry}/bench/app:v1") == pushed
+        docker("tag", f"{registry}/bench/app:v1", built)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from metalmark.model import InputError, Slug
 from metalmark.server.image_reference import ForeignImage, OwnImage, parse_image
 
+PROJECT = UUID("0197d0d0-0000-7000-8000-0000000000aa")
 DIGEST = "sha256:" + "0a" * 32
 OWN = "http://bench.example:6610/"
 ALLOWED = ("ghcr.io", "127.0.0.1:5000")
@@ -44,6 +47,19 @@ def test_a_repository_may_be_a_projects_uuid() -> None:
     image = parse("0197d0d0-0000-7000-8000-0000000000aa:1")
     assert isinstance(image, OwnImage)
     assert str(image.project) == "0197d0d0-0000-7000-8000-0000000000aa"
+
+
+@pytest.mark.parametrize(
+    ("text", "inner"),
+    [("adder:1", ""), ("adder/app:1", "app"), ("adder/a/b", "a/b"), ("other/app", ""), ("library/adder/x", "x")],
+)
+def test_a_repository_within_its_project(text: str, inner: str) -> None:
+    image = parse(text)
+    assert isinstance(image, OwnImage)
+    assert image.inner(PROJECT, "adder") == inner
+    by_id = parse(f"{PROJECT}/{inner}") if inner else parse(f"{PROJECT}")
+    assert isinstance(by_id, OwnImage)
+    assert (by_id.inner(PROJECT, "adder"), by_id.possible_project) == (inner, PROJECT)
 
 
 def test_the_port_of_our_own_registry_may_be_left_out_of_its_url_alone() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from metalmark.model import Digest
 from metalmark.oci import Reference, RegistryAccess, ResolvedReference
-from metalmark.server import ServerConfig, job_image
+from metalmark.server import job_image
 from metalmark.server.image_reference import ForeignImage
 
 pytestmark = pytest.mark.anyio
@@ -30,5 +30,5 @@ async def test_a_registry_is_told_with_the_scheme_it_was_found_with(
 
     monkeypatch.setattr(job_image, "resolve_reference", found)
     image = ForeignImage(reference=Reference.parse(f"{name}/app:v1"))
-    fixed = await job_image.fix_image(image, ServerConfig())
+    fixed = await job_image.fix_foreign_image(image)
     assert (fixed.registry_url, fixed.digest, fixed.own) == (url, DIGEST, False)

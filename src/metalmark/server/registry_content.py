@@ -1,0 +1,70 @@
+"""Reading what the registry holds: the parts of a content one after the other, or a range of them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Sequence
+
+from metalmark.model import Digest
+from metalmark.server.registry_errors import RegistryFault
+from metalmark.store import Blobs, ContentPart
+from metalmark.system import in_thread
+
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+
+
+def byte_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
+    """Return the first offset and the one after the last of a header ``Range`` (RFC 9110, section 14.2).
+
+    Several ranges, or other units, are no ranges: the whole is an answer to those that every client takes.
+
+    Raises:
+        RegistryFault: Nothing of the range is there.
+    """
+    match = _RANGE.fullmatch((header or "").strip())
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if not first:
+        start, end = max(0, size_bytes - int(last)), size_bytes
+    else:
+        start, end = int(first), min(int(last) + 1, size_bytes) if last else size_bytes
+        if last and int(last) < int(first):
+            return None
+    if start >= size_bytes or start >= end:
+        headers = {"Content-Range": f"bytes */{size_bytes}"}
+        raise RegistryFault(
+            "SIZE_INVALID", 416, f"there are {size_bytes} bytes, and none in this range", headers=headers
+        )
+    return start, end
+
+
+async def read_content(
+    blobs: Blobs, parts: Sequence[ContentPart], *, start: int = 0, end: int | None = None
+) -> AsyncGenerator[bytes, None]:
+    """Yield a content, or a range of it.
+
+    Raises:
+        NotFound: A part is missing.
+        StoreUnavailable: The storage cannot be read.
+    """
+    for part in parts:
+        inside = max(start, part.position) - part.position
+        upto = (part.end if end is None else min(end, part.end)) - part.position
+        if inside < upto:
+            async for piece in blobs.stream(part.key, start=inside, end=upto):
+                yield piece
+
+
+async def digest_of(blobs: Blobs, parts: Sequence[ContentPart], algorithm: str) -> Digest:
+    """Return the digest of a content as it is in the storage now.
+
+    Raises:
+        NotFound: A part is missing.
+        StoreUnavailable: The storage cannot be read.
+    """
+    hasher = hashlib.new(algorithm)
+    async for piece in read_content(blobs, parts):
+        await in_thread(hasher.update, piece)
+    return Digest(algorithm, hasher.hexdigest())

@@ -1,0 +1,217 @@
+"""Blobs of the registry: each digest once, visible in the repositories that it was pushed to or mounted in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from metalmark.model import Digest
+from metalmark.store.registry_contents import condemn_content
+from metalmark.store.registry_repositories import (
+    RepositoryPlace,
+    ensure_repository,
+    find_repository_id,
+    insert_or_change,
+    insert_unless_there,
+)
+from metalmark.store.tables import (
+    registry_blobs,
+    registry_contents,
+    registry_links,
+    registry_manifest_blobs,
+    registry_manifests,
+    registry_repositories,
+    registry_uploads,
+)
+
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryBlob:
+    """A blob."""
+
+    digest: Digest
+    size_bytes: int
+    content_id: UUID
+    touched: datetime
+    """When somebody last asked for it who may push a manifest of it."""
+
+
+async def find_registry_blob(
+    connection: AsyncConnection, place: RepositoryPlace, digest: Digest
+) -> RegistryBlob | None:
+    """Return a blob that is visible in a place; None when it is not, or is known to be damaged."""
+    blobs, links, repositories = registry_blobs, registry_links, registry_repositories
+    joined = blobs.join(links, links.c.digest == blobs.c.digest).join(
+        repositories, repositories.c.id == links.c.repository_id
+    )
+    query = (
+        select(blobs.c.size_bytes, blobs.c.content_id, links.c.touched)
+        .select_from(joined)
+        .where(blobs.c.digest == str(digest), place.includes(), blobs.c.damaged.is_(None))
+        .limit(1)
+    )
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    return RegistryBlob(digest=digest, size_bytes=row.size_bytes, content_id=row.content_id, touched=row.touched)
+
+
+async def publish_blob(
+    connection: AsyncConnection,
+    place: RepositoryPlace,
+    digest: Digest,
+    *,
+    content_id: UUID,
+    upload_id: UUID | None = None,
+    now: datetime,
+) -> bool:
+    """Make a blob of a content whose digest was checked, and visible in a repository.
+
+    Args:
+        connection: Of a write.
+        place: The repository; it is made when it is not there.
+        digest: What was checked.
+        content_id: The content. It is condemned when a sound one of this digest is there.
+        upload_id: The upload that ends with this.
+        now: The time of day.
+
+    Returns:
+        Whether the content is the blob's now.
+
+    Raises:
+        LookupError: The upload or its content is gone: somebody else ended it.
+    """
+    if upload_id is not None:
+        gone = delete(registry_uploads).where(registry_uploads.c.id == upload_id)
+        if (await connection.execute(gone)).rowcount != 1:
+            raise LookupError(upload_id)
+    size = select(registry_contents.c.size_bytes).where(registry_contents.c.id == content_id)
+    new = {"digest": str(digest), "size_bytes": (await connection.execute(size)).scalar_one(), "created": now}
+    await insert_unless_there(connection, registry_blobs, new | {"content_id": content_id})
+    there = registry_blobs.c.digest == str(digest)
+    columns = (registry_blobs.c.content_id, registry_blobs.c.damaged)
+    row = (await connection.execute(select(*columns).where(there))).one()
+    taken = bool(row.content_id == content_id)
+    if not taken and row.damaged is not None:
+        await connection.execute(update(registry_blobs).where(there).values(content_id=content_id, damaged=None))
+        await condemn_content(connection, content_id=row.content_id, now=now)
+        taken = True
+    elif not taken:
+        await condemn_content(connection, content_id=content_id, now=now)
+    await _link(connection, place, digest, now=now)
+    return taken
+
+
+async def mount_blob(
+    connection: AsyncConnection, source: RepositoryPlace, target: RepositoryPlace, digest: Digest, *, now: datetime
+) -> bool:
+    """Make a blob of one place visible in another repository; return False when it is not visible in the first."""
+    if await find_registry_blob(connection, source, digest) is None:
+        return False
+    await _link(connection, target, digest, now=now)
+    return True
+
+
+async def _link(connection: AsyncConnection, place: RepositoryPlace, digest: Digest, *, now: datetime) -> None:
+    repository_id = await ensure_repository(connection, place, now=now)
+    row = {"repository_id": repository_id, "digest": str(digest), "created": now, "touched": now}
+    await insert_or_change(connection, registry_links, ("repository_id", "digest"), row, kept=("created",))
+
+
+async def touch_blob(connection: AsyncConnection, place: RepositoryPlace, digest: Digest, *, now: datetime) -> None:
+    """Renew the lease of a blob in a repository."""
+    repository_id = await find_repository_id(connection, place)
+    linked = and_(registry_links.c.repository_id == repository_id, registry_links.c.digest == str(digest))
+    await connection.execute(update(registry_links).where(linked).values(touched=now))
+
+
+async def unlink_blob(connection: AsyncConnection, place: RepositoryPlace, digest: Digest) -> str | None:
+    """Take a blob from a repository, unless a manifest there names it.
+
+    Returns:
+        Digest of such a manifest; None when the blob is gone.
+
+    Raises:
+        LookupError: It is not there.
+    """
+    repository_id = await find_repository_id(connection, place)
+    named = registry_manifest_blobs
+    by = select(named.c.manifest).where(named.c.repository_id == repository_id, named.c.digest == str(digest))
+    manifest = (await connection.execute(by.limit(1))).scalar_one_or_none()
+    if manifest is not None:
+        return str(manifest)
+    linked = and_(registry_links.c.repository_id == repository_id, registry_links.c.digest == str(digest))
+    if (await connection.execute(delete(registry_links).where(linked))).rowcount != 1:
+        raise LookupError(digest)
+    return None
+
+
+async def blob_sizes(connection: AsyncConnection, *, repository_id: UUID, digests: Sequence[str]) -> Mapping[str, int]:
+    """Return the sizes of those blobs that are sound and visible in a repository."""
+    found: dict[str, int] = {}
+    joined = registry_links.join(registry_blobs, registry_blobs.c.digest == registry_links.c.digest)
+    for start in range(0, len(digests), _AT_ONCE):
+        query = (
+            select(registry_blobs.c.digest, registry_blobs.c.size_bytes)
+            .select_from(joined)
+            .where(
+                registry_links.c.repository_id == repository_id,
+                registry_links.c.digest.in_(digests[start : start + _AT_ONCE]),
+                registry_blobs.c.damaged.is_(None),
+            )
+        )
+        found |= {row.digest: row.size_bytes for row in await connection.execute(query)}
+    return found
+
+
+async def registry_bytes(connection: AsyncConnection, *, project_id: UUID) -> int:
+    """Return what a project takes of the registry: each of its blobs once, its manifests, uploads that go on."""
+    of_project = registry_repositories.c.project_id == project_id
+    ids = select(registry_repositories.c.id).where(of_project)
+    linked = exists().where(registry_links.c.digest == registry_blobs.c.digest, registry_links.c.repository_id.in_(ids))
+    uploads = registry_uploads.join(registry_contents, registry_contents.c.id == registry_uploads.c.content_id)
+    sums: list[Any] = [
+        select(func.sum(registry_blobs.c.size_bytes)).where(linked),
+        select(func.sum(registry_manifests.c.size_bytes)).where(registry_manifests.c.repository_id.in_(ids)),
+        select(func.sum(registry_contents.c.size_bytes))
+        .select_from(uploads)
+        .where(registry_uploads.c.repository_id.in_(ids)),
+    ]
+    return sum([int((await connection.execute(query)).scalar_one() or 0) for query in sums])
+
+
+def _unused() -> ColumnElement[bool]:
+    named = registry_manifest_blobs
+    return ~exists().where(
+        named.c.repository_id == registry_links.c.repository_id, named.c.digest == registry_links.c.digest
+    )
+
+
+async def unlink_unused(connection: AsyncConnection, *, before: datetime, most: int) -> int:
+    """Take blobs from repositories where no manifest names them and whose lease is over; return how many."""
+    links = registry_links
+    query = select(links.c.repository_id, links.c.digest).where(links.c.touched < before, _unused()).limit(most)
+    rows = (await connection.execute(query)).all()
+    for row in rows:
+        one = and_(links.c.repository_id == row.repository_id, links.c.digest == row.digest)
+        await connection.execute(delete(links).where(one))
+    return len(rows)
+
+
+async def drop_unlinked(connection: AsyncConnection, *, now: datetime, most: int) -> int:
+    """Forget blobs that are visible nowhere, condemn their contents, and return how many."""
+    blobs = registry_blobs
+    nowhere = ~exists().where(registry_links.c.digest == blobs.c.digest)
+    rows = (await connection.execute(select(blobs.c.digest, blobs.c.content_id).where(nowhere).limit(most))).all()
+    for row in rows:
+        await connection.execute(delete(blobs).where(blobs.c.digest == row.digest))
+        await condemn_content(connection, content_id=row.content_id, now=now)
+    return len(rows)

@@ -1,0 +1,170 @@
+"""Tables of the registry: repositories, what is in them, and where its bytes are.
+
+A *content* is a sequence of parts, each an object of the storage; it belongs to an upload or to a blob. A *blob* is a
+content whose digest was checked, once for all repositories. A *link* makes a blob visible in a repository.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    Table,
+    UniqueConstraint,
+    text,
+)
+
+from metalmark.store.columns import Document, Identifier, Instant, Words, created_column, id_column, metadata
+
+_CONDEMNED = text("condemned IS NOT NULL")
+_SUBJECT = text("subject IS NOT NULL")
+_DAMAGED = text("damaged IS NOT NULL")
+
+registry_repositories = Table(
+    "registry_repositories",
+    metadata,
+    id_column(),
+    Column("project_id", Identifier, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    # What comes after the project in its name; empty for the project's own.
+    Column("inner", Words, nullable=False),
+    created_column(),
+    UniqueConstraint("project_id", "inner"),
+)
+
+registry_contents = Table(
+    "registry_contents",
+    metadata,
+    id_column(),
+    Column("size_bytes", BigInteger, nullable=False),
+    created_column(),
+    # Since when nothing has referred to it: its objects go some time later, for somebody may be reading them.
+    Column("condemned", Instant),
+    Index("ix_registry_contents_condemned", "condemned", sqlite_where=_CONDEMNED, postgresql_where=_CONDEMNED),
+)
+
+registry_parts = Table(
+    "registry_parts",
+    metadata,
+    id_column(),
+    Column("content_id", Identifier, ForeignKey("registry_contents.id", ondelete="CASCADE"), nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    UniqueConstraint("content_id", "position"),
+)
+
+registry_uploads = Table(
+    "registry_uploads",
+    metadata,
+    id_column(),
+    Column("repository_id", Identifier, ForeignKey("registry_repositories.id", ondelete="CASCADE"), nullable=False),
+    Column("content_id", Identifier, ForeignKey("registry_contents.id", ondelete="CASCADE"), nullable=False),
+    created_column(),
+    Column("touched", Instant, nullable=False),
+    Index("ix_registry_uploads_of_repository", "repository_id"),
+    Index("ix_registry_uploads_of_content", "content_id"),
+    Index("ix_registry_uploads_by_age", "touched"),
+)
+
+registry_blobs = Table(
+    "registry_blobs",
+    metadata,
+    Column("digest", Words, primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("content_id", Identifier, ForeignKey("registry_contents.id", ondelete="RESTRICT"), nullable=False),
+    created_column(),
+    # When its bytes were found to be others; whoever pushes it again repairs it.
+    Column("damaged", Instant),
+    Index("ix_registry_blobs_of_content", "content_id"),
+    Index("ix_registry_blobs_damaged", "digest", sqlite_where=_DAMAGED, postgresql_where=_DAMAGED),
+)
+
+registry_links = Table(
+    "registry_links",
+    metadata,
+    Column("repository_id", Identifier, ForeignKey("registry_repositories.id", ondelete="CASCADE"), primary_key=True),
+    Column("digest", Words, ForeignKey("registry_blobs.digest", ondelete="RESTRICT"), primary_key=True),
+    created_column(),
+    # The lease: when somebody last asked for it who may be about to push a manifest of it.
+    Column("touched", Instant, nullable=False),
+    Index("ix_registry_links_of_blob", "digest"),
+    Index("ix_registry_links_by_age", "touched"),
+)
+
+registry_manifests = Table(
+    "registry_manifests",
+    metadata,
+    Column("repository_id", Identifier, ForeignKey("registry_repositories.id", ondelete="CASCADE"), primary_key=True),
+    Column("digest", Words, primary_key=True),
+    Column("media_type", Words, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("subject", Words),
+    Column("artifact_type", Words),
+    Column("annotations", Document),
+    created_column(),
+    Index(
+        "ix_registry_manifests_of_subject",
+        "repository_id",
+        "subject",
+        "digest",
+        sqlite_where=_SUBJECT,
+        postgresql_where=_SUBJECT,
+    ),
+)
+
+registry_manifest_blobs = Table(
+    "registry_manifest_blobs",
+    metadata,
+    Column("repository_id", Identifier, primary_key=True),
+    Column("manifest", Words, primary_key=True),
+    Column("digest", Words, primary_key=True),
+    ForeignKeyConstraint(
+        ["repository_id", "manifest"],
+        ["registry_manifests.repository_id", "registry_manifests.digest"],
+        ondelete="CASCADE",
+    ),
+    # A blob that a manifest names stays. Looked at when all is done: a project takes both with it, in any order.
+    ForeignKeyConstraint(
+        ["repository_id", "digest"],
+        ["registry_links.repository_id", "registry_links.digest"],
+        deferrable=True,
+        initially="DEFERRED",
+    ),
+    Index("ix_registry_manifest_blobs_of_blob", "repository_id", "digest"),
+)
+
+registry_manifest_children = Table(
+    "registry_manifest_children",
+    metadata,
+    Column("repository_id", Identifier, primary_key=True),
+    Column("manifest", Words, primary_key=True),
+    Column("digest", Words, primary_key=True),
+    ForeignKeyConstraint(
+        ["repository_id", "manifest"],
+        ["registry_manifests.repository_id", "registry_manifests.digest"],
+        ondelete="CASCADE",
+    ),
+    Index("ix_registry_manifest_children_of_child", "repository_id", "digest"),
+)
+
+registry_tags = Table(
+    "registry_tags",
+    metadata,
+    Column("repository_id", Identifier, ForeignKey("registry_repositories.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag", Words, primary_key=True),
+    # The tag in lower case: lists are ordered by it.
+    Column("folded", Words, nullable=False),
+    Column("digest", Words, nullable=False),
+    Column("pushed", Instant, nullable=False),
+    ForeignKeyConstraint(
+        ["repository_id", "digest"],
+        ["registry_manifests.repository_id", "registry_manifests.digest"],
+        ondelete="CASCADE",
+    ),
+    Index("ix_registry_tags_of_manifest", "repository_id", "digest"),
+    Index("ix_registry_tags_in_order", "repository_id", "folded", "tag"),
+)

@@ -1,0 +1,36 @@
+"""Servers with a registry, one of each engine, and repositories to push to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.integration.server.registry.pushing import Pushing, pushing
+from tests.integration.server.registry_world import RegistryWorld, make_world
+
+from metalmark.testing.running_server import RunningServer, running_server
+
+
+@pytest.fixture(scope="package", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server of each engine."""
+    folder = tmp_path_factory.mktemp("server")
+    if request.param == "sqlite":
+        with running_server(folder) as running:
+            yield running
+        return
+    cluster = request.getfixturevalue("postgresql_with_tables")
+    with cluster.database() as url, running_server(folder, database=url) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def world(server: RunningServer) -> RegistryWorld:
+    return make_world(server)
+
+
+@pytest.fixture
+def repository(server: RunningServer, world: RegistryWorld) -> Iterator[Pushing]:
+    """A new repository, as somebody sees it who may do everything with it."""
+    with server.client(None) as client:
+        yield pushing(client, world)

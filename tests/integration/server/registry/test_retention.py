@@ -1,0 +1,154 @@
+"""Which images the configured rules keep, on both engines; images of jobs that are still to be run stay in any case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from tests.integration.server.registry.pushing import INDEX, Pushing, descriptor, index_of
+from tests.integration.server.registry_world import RegistryWorld, make_world
+
+from metalmark.model import Digest
+from metalmark.server import ServerContext
+from metalmark.server.registry_retention import RegistryRetention
+from metalmark.system import SystemClock
+from metalmark.testing.running_server import RunningServer, running_server
+
+SPEC = {"name": "s", "os": "linux", "architecture": "x86_64", "cpu": 1, "memory": 2**30, "disk": 2**30}
+
+
+class LaterClock(SystemClock):
+    """A clock that runs some days ahead."""
+
+    def __init__(self, days: float) -> None:
+        super().__init__()
+        self._ahead = timedelta(days=days)
+
+    def now(self) -> datetime:
+        return super().now() + self._ahead
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that these tests have for themselves: the rules are for all repositories."""
+    folder = tmp_path_factory.mktemp("server")
+    if request.param == "sqlite":
+        with running_server(folder) as running:
+            yield running
+        return
+    cluster = request.getfixturevalue("postgresql_with_tables")
+    with cluster.database() as url, running_server(folder, database=url) as running:
+        yield running
+
+
+@pytest.fixture
+def world(server: RunningServer) -> RegistryWorld:
+    return make_world(server)
+
+
+@pytest.fixture
+def repository(server: RunningServer, world: RegistryWorld) -> Iterator[Pushing]:
+    with server.client() as client:
+        yield Pushing(client=client, name=f"{world.private}/app")
+
+
+def turns(server: RunningServer, count: int = 1, *, days: float = 0.0, **rules: int) -> list[tuple[int, int]]:
+    """Take turns as a server with these rules would, some days from now."""
+
+    async def take(context: ServerContext) -> list[tuple[int, int]]:
+        registry = context.config.registry.model_copy(update=rules)
+        config = context.config.model_copy(update={"registry": registry})
+        retention = RegistryRetention(replace(context, config=config, clock=LaterClock(days)))
+        return [await retention.turn() for _ in range(count)]
+
+    return server.call(take)
+
+
+def there(repository: Pushing, reference: str | Digest) -> bool:
+    return repository.call("HEAD", f"manifests/{reference}").status_code == 200
+
+
+def submit(client: httpx.Client, world: RegistryWorld, image: str) -> dict[str, Any]:
+    spec = client.post("/v0/specs", json=SPEC)
+    assert spec.status_code == 201, spec.text
+    job = {"image": image, "spec": spec.json()["uuid"]}
+    times = {"start_time": "2026-03-01T10:00:00Z", "end_time": "2026-03-01T10:00:00Z", "results": []}
+    answer = client.post("/v0/run", json={"project": world.private, "job": job, **times})
+    assert answer.status_code == 201, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_the_newest_tags_stay_and_the_images_of_others_go_a_turn_later(
+    server: RunningServer, repository: Pushing
+) -> None:
+    pushed = [Digest.of(repository.push_image(f"v{number}")) for number in range(5)]
+    assert turns(server, keep_tags=2) == [(3, 0)]
+    assert repository.tags() == ["v3", "v4"]
+    # Within a day a manifest without a tag may be one whose push is under way.
+    assert turns(server, 2, keep_tags=2) == [(0, 0), (0, 0)]
+    assert turns(server, 2, days=2, keep_tags=2) == [(0, 0), (0, 3)]
+    assert [there(repository, digest) for digest in pushed] == [False] * 3 + [True] * 2
+
+
+def test_tags_stay_for_days_and_either_rule_keeps(server: RunningServer, repository: Pushing) -> None:
+    for number in range(3):
+        repository.push_image(f"v{number}")
+    assert turns(server, days=6, keep_days=7) == [(0, 0)]
+    assert turns(server, days=6, keep_days=7, keep_tags=1) == [(0, 0)]
+    assert turns(server, days=8, keep_days=7, keep_tags=1)[0][0] >= 2
+    assert repository.tags() == ["v2"]
+    assert turns(server, days=8, keep_days=7)[0][0] >= 1
+    assert repository.tags() == []
+
+
+def test_what_a_queued_job_runs_stays(server: RunningServer, repository: Pushing, world: RegistryWorld) -> None:
+    by_tag = Digest.of(repository.push_image("wanted"))
+    by_digest = Digest.of(repository.push_image("held"))
+    submit(repository.client, world, f"{repository.name}:wanted")
+    other = submit(repository.client, world, f"{repository.name}@{by_digest}")
+    repository.call("DELETE", "manifests/held")
+    for number in range(2):
+        repository.push_image(f"new{number}")
+    turns(server, 2, days=30, keep_tags=1, keep_days=7)
+    assert there(repository, "wanted")
+    assert there(repository, by_tag)
+    assert there(repository, by_digest)
+    assert repository.tags() == ["new1", "wanted"]
+    # Once the job is over, nothing keeps it.
+    canceled = repository.client.post(f"/v0/projects/{world.private}/jobs/{other['job']}/cancel")
+    assert canceled.status_code < 300, canceled.text
+    turns(server, 2, days=30, keep_tags=1, keep_days=7)
+    assert not there(repository, by_digest)
+    assert there(repository, "wanted")
+
+
+def test_what_an_index_or_a_subject_holds_goes_after_it(server: RunningServer, repository: Pushing) -> None:
+    one, two = repository.push_image(), repository.push_image()
+    index = index_of([one, two])
+    repository.push_manifest(index, "many", media_type=INDEX)
+    signature = Digest.of(repository.push_image(subject=descriptor(index, INDEX)))
+    turns(server, 2, days=30, keep_tags=1)
+    assert all(there(repository, Digest.of(part)) for part in (one, two, index))
+    assert there(repository, signature)
+    repository.call("DELETE", "manifests/many")
+    turns(server, 2, days=30, keep_tags=1)
+    assert not there(repository, Digest.of(index))
+    turns(server, 2, days=30, keep_tags=1)
+    assert not any(there(repository, digest) for digest in (Digest.of(one), Digest.of(two), signature))
+
+
+def test_without_rules_everything_stays(server: RunningServer, repository: Pushing) -> None:
+    untagged = Digest.of(repository.push_image())
+    repository.push_image("v1")
+
+    async def run(context: ServerContext) -> None:
+        await RegistryRetention(context).run()
+
+    server.call(run)
+    assert there(repository, untagged)
+    assert there(repository, "v1")
