@@ -46,7 +46,7 @@ class _Lanes(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Have `pytest --numprocesses=3` share out the tests by `_Lanes`."""
+    """Have `pytest --numprocesses` share out the tests by `_Lanes`."""
     return _Lanes(config, log)
 
 
