@@ -50,7 +50,7 @@ def command_line(
 ) -> CommandLine:
     # The server logs in this process too, at any moment: not onto what a command prints.
     set_up_logging(Verbosity.WARNING)
-    for name in [name for name in os.environ if name.startswith(("METALMARK_", "BENCHER_"))]:
+    for name in [name for name in os.environ if name.startswith(("METALMARK_", "BENCHER_", "GITHUB_")) or name == "CI"]:
         monkeypatch.delenv(name)
     key = tmp_path / "admin-key"
     key.write_text(running.admin_key)

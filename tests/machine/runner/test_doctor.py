@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.machine.ordinary_user import let_everybody_in
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = "from metalmark.cli.main import main; main()"
@@ -137,8 +138,7 @@ def test_one_cpu_no_space_no_agent(tmp_path: Path) -> None:
 
 
 def test_an_ordinary_user_is_answered_for_itself(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    let_everybody_in(tmp_path)
     as_user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     if subprocess.run(
         [*as_user, sys.executable, "-c", "import metalmark"], check=False, capture_output=True

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.machine.ordinary_user import let_everybody_in
 from tests.machine.runner.fresh_debian import FreshDebian, make_fresh_debian
 
 pytestmark = [
@@ -19,8 +20,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshDebian]:
     folder = tmp_path_factory.mktemp("debian")
-    folder.chmod(0o755)
-    folder.parent.chmod(0o755)
+    let_everybody_in(folder)
     yield make_fresh_debian(folder)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from tests.machine.ordinary_user import let_everybody_in
 from tests.machine.sandbox.host_boxes import left_here, list_here, shell
 from tests.machine.sandbox.vm_boxes import made, need_qemu, qemu_driver, started
 
@@ -203,8 +204,7 @@ async def test_ordinary_user_needs_no_privilege(home_with_kernel: Path, tmp_path
         os.chown(path, 65534, 65534)
     (home / "run").mkdir()
     os.chown(home / "run", 65534, 65534)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    let_everybody_in(tmp_path)
     paths = os.pathsep.join(path for path in sys.path if path)
     argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", f"PYTHONPATH={paths}", usable[0]]
     done = await run([*argv, "-c", _AS_A_USER, str(home), str(root), str(agent)], timeout_s=120, cwd=Path("/"))
