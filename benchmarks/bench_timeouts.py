@@ -31,7 +31,7 @@ def main() -> None:
                 )
                 with warm.rig.follow(job):
                     pass
-                results = warm.rig.wait_for(job, seconds=60)["output"]["results"]
+                results = warm.rig.wait_for(job, seconds=900)["output"]["results"]
                 assert len(results) == rounds
                 figures.series(sandbox, name, [result["wall_s"] - LIMIT_S - grace_s for result in results])
 
