@@ -11,6 +11,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from tests.integration.server.engines import ENGINES, server_of
 
 from metalmark.model import JobEvent, public_runner
 from metalmark.server import ServerContext
@@ -25,15 +26,9 @@ NOWHERE = "01970000-0000-7000-8000-000000000000"
 numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=ENGINES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    folder = tmp_path_factory.mktemp("server")
-    if request.param == "sqlite":
-        with running_server(folder) as running:
-            yield running
-        return
-    cluster = request.getfixturevalue("postgresql_with_tables")
-    with cluster.database() as url, running_server(folder, database=url) as running:
+    with server_of(request, tmp_path_factory) as running:
         yield running
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.requests import HTTPConnection
+from tests.integration.server.engines import ENGINES, server_of
 from tests.integration.server.registry_world import RegistryWorld, basic, bearer, make_world
 
 from metalmark.model import Forbidden, MetalmarkError, NotFound, ResourceId, Unauthenticated, parse_resource_id
@@ -24,16 +25,10 @@ TOKEN = "/v0/auth/oci/token"
 numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=ENGINES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server that is closed to strangers."""
-    folder = tmp_path_factory.mktemp("server")
-    if request.param == "sqlite":
-        with running_server(folder) as running:
-            yield running
-        return
-    cluster = request.getfixturevalue("postgresql_with_tables")
-    with cluster.database() as url, running_server(folder, database=url) as running:
+    with server_of(request, tmp_path_factory) as running:
         yield running
 
 

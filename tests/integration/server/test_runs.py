@@ -12,6 +12,7 @@ from uuid import UUID
 import httpx
 import pytest
 from sqlalchemy import func, select
+from tests.integration.server.engines import ENGINES, server_of
 
 from metalmark.model import JobEvent, public_runner
 from metalmark.server import ServerContext
@@ -20,7 +21,7 @@ from metalmark.store import JobRecord, LeaseHolder, find_job
 from metalmark.store.tables import audit_log, branches, jobs, organizations, projects, reports, testbeds, versions
 from metalmark.testing.images import FakeImage
 from metalmark.testing.registry import StandInRegistry
-from metalmark.testing.running_server import RunningServer, running_server
+from metalmark.testing.running_server import RunningServer
 from metalmark.wire import JobOutput
 
 TIMES: dict[str, Any] = {"start_time": "2026-03-01T10:00:00Z", "end_time": "2026-03-01T10:00:42Z", "results": []}
@@ -37,23 +38,17 @@ def registry() -> Iterator[StandInRegistry]:
         yield running
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=ENGINES)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, registry: StandInRegistry
 ) -> Iterator[RunningServer]:
     """A server that takes runs of strangers, and images of the registry."""
-    folder = tmp_path_factory.mktemp("server")
     settings: dict[str, dict[str, Any]] = {
         "auth": {"anonymous": True},
         "registry": {"allowed": [registry.name], "url": "http://bench.example:6610/"},
         "jobs": {"timeout_s": 1234},
     }
-    if request.param == "sqlite":
-        with running_server(folder, settings=settings) as running:
-            yield running
-        return
-    cluster = request.getfixturevalue("postgresql_with_tables")
-    with cluster.database() as url, running_server(folder, database=url, settings=settings) as running:
+    with server_of(request, tmp_path_factory, settings=settings) as running:
         yield running
 
 

@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from tests.integration.server.engines import ENGINES, server_of
 from tests.integration.server.registry.pushing import Pushing, pushing
 from tests.integration.server.registry_world import RegistryWorld, make_world
 
-from metalmark.testing.running_server import RunningServer, running_server
+from metalmark.testing.running_server import RunningServer
 
 
-@pytest.fixture(scope="package", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="package", params=ENGINES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server of each engine."""
-    folder = tmp_path_factory.mktemp("server")
-    if request.param == "sqlite":
-        with running_server(folder) as running:
-            yield running
-        return
-    cluster = request.getfixturevalue("postgresql_with_tables")
-    with cluster.database() as url, running_server(folder, database=url) as running:
+    with server_of(request, tmp_path_factory) as running:
         yield running
 
 

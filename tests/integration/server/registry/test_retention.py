@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.integration.server.engines import ENGINES, server_of
 from tests.integration.server.registry.pushing import INDEX, Pushing, descriptor, index_of
 from tests.integration.server.registry_world import RegistryWorld, make_world
 
@@ -16,7 +17,7 @@ from metalmark.model import Digest
 from metalmark.server import ServerContext
 from metalmark.server.registry_retention import RegistryRetention
 from metalmark.system import SystemClock
-from metalmark.testing.running_server import RunningServer, running_server
+from metalmark.testing.running_server import RunningServer
 
 SPEC = {"name": "s", "os": "linux", "architecture": "x86_64", "cpu": 1, "memory": 2**30, "disk": 2**30}
 
@@ -32,16 +33,10 @@ class LaterClock(SystemClock):
         return super().now() + self._ahead
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=ENGINES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server that these tests have for themselves: the rules are for all repositories."""
-    folder = tmp_path_factory.mktemp("server")
-    if request.param == "sqlite":
-        with running_server(folder) as running:
-            yield running
-        return
-    cluster = request.getfixturevalue("postgresql_with_tables")
-    with cluster.database() as url, running_server(folder, database=url) as running:
+    with server_of(request, tmp_path_factory) as running:
         yield running
 
 
