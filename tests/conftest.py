@@ -15,6 +15,8 @@ import structlog
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from metalmark.testing.own_logs import log_beside_tests
+
 ROOT = Path(__file__).parents[1]
 _WITH_BOXES = ("tests/machine/", "tests/faults/runner/", "tests/faults/sandbox/")
 _WITHOUT = (
@@ -52,9 +54,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
-    """A test that sets logging up in this process leaves no log that writes to its own, closed stderr."""
+    """A test that sets logging up in this process leaves no log that writes to its own, closed stderr.
+
+    Nor does a server in this process write to the stdout of a command that a test looks at.
+    """
+    log_beside_tests()
     yield
     structlog.reset_defaults()
+    # A server of several tests goes on.
+    log_beside_tests()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -119,7 +119,8 @@ class RootfsCache:
         """Remove what dead builders left."""
         with suppress(FileNotFoundError):
             for path in self._folder.iterdir():
-                if path.name.endswith(_PARTIAL):
+                # Other files of the folder are hidden while they are written, and nobody locks them.
+                if path.name.endswith(_PARTIAL) and not path.name.startswith("."):
                     _remove_unused(path)
 
     def _files(self) -> Iterator[Path]:

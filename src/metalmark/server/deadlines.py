@@ -21,6 +21,7 @@ import structlog
 from anyio.abc import TaskStatus
 
 from metalmark.model import Effect, JobLimits, JobStatus, StoreUnavailable
+from metalmark.server.pulse import Pulse
 from metalmark.store import (
     Connection,
     JobRecord,
@@ -38,10 +39,7 @@ from metalmark.system import Clock
 
 _STEP_S = 1.0
 _TICK_S = 1.0
-"""By sleeping no longer at a time, the timer sees that its process was stopped, whenever the next deadline is. It is no
-longer than the shortest lease, so that a new deadline needs to wake nobody."""
-_LATE_S = 1.5
-_LISTEN_S = 2.0
+"""It sleeps no longer at a time than the shortest lease lasts, so that a new deadline needs to wake nobody."""
 _UNREAD_S = 30.0
 _RETRY_S = 0.5
 _SHARED_LOOK_S = 4.0
@@ -80,6 +78,7 @@ class Deadlines:
         self._unreadable: set[UUID] = set()
         self._wakes_s = math.inf
         self._offset = self._read_offset()
+        self._pulse = Pulse(clock)
 
     def _read_offset(self) -> timedelta:
         """Return how far the time of day is from the clock that never steps."""
@@ -92,6 +91,7 @@ class Deadlines:
             # While this server was away no runner could reach it: that silence was not the runners'.
             await self._until_done(self._renew)
             async with anyio.create_task_group() as tasks:
+                await tasks.start(self._pulse.run)
                 tasks.start_soon(self._keep_time)
                 task_status.started()
                 async for _ in notices:
@@ -124,12 +124,7 @@ class Deadlines:
     async def _sleep(self) -> None:
         """Sleep until `_wakes_s`, which others may bring forward meanwhile."""
         while (left_s := self._wakes_s - self._clock.monotonic_s()) > 0:
-            tick_s = min(left_s, _TICK_S)
-            began_s = self._clock.monotonic_s()
-            await self._clock.sleep_s(tick_s)
-            if self._clock.monotonic_s() - began_s - tick_s > _LATE_S:
-                # The process was stopped. What runners said meanwhile waits in its sockets, and is heard first.
-                await self._clock.sleep_s(_LISTEN_S)
+            await self._clock.sleep_s(min(left_s, _TICK_S))
 
     async def _until_done(self, step: Callable[[], Awaitable[T]]) -> T:
         """Carry out a step; while the store cannot, try again."""
@@ -166,6 +161,7 @@ class Deadlines:
         """Do what is due, and return how many seconds there are until something is again."""
         stuck: set[UUID] = set()
         while True:
+            await self._pulse.hear()
             now = self._clock.now()
             async with self._store.read() as connection:
                 due = set(await due_jobs(connection, now=now)) - stuck
@@ -209,7 +205,9 @@ class Deadlines:
 
     async def _expire(self, job: UUID) -> None:
         async def work(connection: Connection) -> Moved | None:
-            return await expire_job(connection, job, now=self._clock.now())
+            now = self._clock.now()
+            # Read before it is asked for: a stop from here on makes nothing due that was not.
+            return None if self._pulse.is_deaf() else await expire_job(connection, job, now=now)
 
         moved = await self._store.write(work)
         if moved is not None and moved.effect is Effect.MOVE:

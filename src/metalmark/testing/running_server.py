@@ -17,6 +17,7 @@ from anyio.from_thread import BlockingPortal
 
 from metalmark.server import ServerConfig, ServerContext, Started, serve
 from metalmark.system import Clock
+from metalmark.testing.own_logs import log_beside_tests
 
 T = TypeVar("T")
 
@@ -96,15 +97,7 @@ def running_server(
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not structlog.is_configured():
-        # The default shows variables of every frame of an error, which takes seconds for a deep one.
-        structlog.configure(
-            processors=[
-                structlog.contextvars.merge_contextvars,
-                structlog.processors.add_log_level,
-                structlog.processors.format_exc_info,
-                structlog.processors.KeyValueRenderer(),
-            ]
-        )
+        log_beside_tests()
     config = configuration(database=database, storage=storage, settings=settings)
     ready: Future[tuple[Started, BlockingPortal, anyio.Event]] = Future()
 

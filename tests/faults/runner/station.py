@@ -176,9 +176,14 @@ class Station:
             return self.rig.wait_for(self.job, "processed", seconds=90)
         return self.rig.wait_for(self.job, seconds=90)
 
-    def unsent(self) -> list[Path]:
-        """Ends that are on disk."""
-        return list(self.runner.home.glob("state/runner/results/*/*.end"))
+    def unsent(self, *, within_s: float = 5.0) -> list[Path]:
+        """Ends that are on disk, once that is none or time is up, as a runner hears last that the server has one."""
+        deadline = time.monotonic() + within_s
+        while True:
+            found = list(self.runner.home.glob("state/runner/results/*/*.end"))
+            if not found or time.monotonic() > deadline:
+                return found
+            time.sleep(0.05)
 
     def left_behind(self, *, within_s: float = 5.0) -> dict[str, list[str]]:
         """What is on the host of this station's boxes beside the runner itself, once that is nothing or time is up."""

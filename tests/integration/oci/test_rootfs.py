@@ -16,7 +16,7 @@ from metalmark.model import GIB, BoxTooSmall, Digest, LayerRefused, NoPermission
 from metalmark.oci import ImageCache, ResolvedImage, Rootfs, RootfsCache, open_rootfs
 from metalmark.oci.ext4 import make_ext4
 from metalmark.oci.rootfs_build import build_rootfs
-from metalmark.system import MountFlag, Namespace, NamespaceThread, attached, mount, read_loops
+from metalmark.system import MountFlag, Namespace, NamespaceThread, attached, mount, published, read_loops
 from metalmark.testing.layers import END, entry, folder, hardlink, image_of, layer_blob, pax, symlink
 from metalmark.testing.trees import Tree, read_tree
 
@@ -194,8 +194,11 @@ async def test_partial_of_a_live_builder_is_not_swept(tmp_path: Path) -> None:
         await _fill(target)
 
     (tmp_path / "b.squashfs.0000.partial").touch()
-    async with cache.held("a.squashfs", build, max_bytes=None):
-        assert not (tmp_path / "b.squashfs.0000.partial").exists()
+    # Of another process that comes to the same new folder.
+    with published(tmp_path / "format-version") as stream:
+        stream.write(b"1\n")
+        async with cache.held("a.squashfs", build, max_bytes=None):
+            assert not (tmp_path / "b.squashfs.0000.partial").exists()
 
 
 async def test_ordinary_user_builds_the_same(image: ResolvedImage, tmp_path: Path) -> None:

@@ -156,6 +156,37 @@ async def test_a_process_that_was_stopped_hears_its_runners_first(floor: Timed, 
         assert await floor.status(claimed) is JobStatus.CLAIMED
 
 
+async def test_a_process_that_was_stopped_over_its_work_hears_its_runners_first(
+    floor: Timed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = anyio.Event()
+    stopped = anyio.Event()
+
+    async def expire(connection: Connection, job: UUID, *, now: datetime) -> Moved | None:
+        if job == due.job:
+            began.set()
+            await stopped.wait()
+        return await expire_job(connection, job, now=now)
+
+    due, alive = await floor.claimed(), await floor.claimed()
+    monkeypatch.setattr(module, "expire_job", expire)
+    async with timer(floor) as deadlines:
+        deadlines.expect_lease()
+        await pass_time(floor, 60)
+        await floor.beat(alive)
+        await pass_time(floor, 31)
+        await began.wait()
+        # `alive` is 59 s from its deadline when the process stops, and far beyond when it goes on.
+        floor.clock.advance(200)
+        stopped.set()
+        await anyio.sleep(0.2)
+        assert await floor.status(alive) is JobStatus.CLAIMED
+        await floor.beat(alive)
+        await pass_time(floor, 10)
+        assert await floor.status(alive) is JobStatus.CLAIMED
+        await floor.becomes(due, JobStatus.FAILED)
+
+
 async def test_results_that_were_left_are_read(floor: Timed) -> None:
     claimed = await floor.claimed()
     holder = LeaseHolder(runner=claimed.runner, lease=claimed.lease)

@@ -44,6 +44,7 @@ from metalmark.model import (
 )
 from metalmark.server.deadlines import Deadlines
 from metalmark.server.dispatcher import Dispatcher
+from metalmark.server.pulse import Pulse
 from metalmark.store import (
     ClaimedJob,
     ClaimRules,
@@ -325,6 +326,8 @@ class JobLife(RuleBasedStateMachine):
         deadlines = self.world.deadlines[server]
 
         async def work() -> None:
+            # A process that was not stopped.
+            deadlines._pulse = Pulse(self.world.clock)
             await deadlines._heed_clock()
             await deadlines._do_what_is_due()
 
