@@ -24,7 +24,7 @@ from metalmark.client import (
 )
 from metalmark.model import ChannelLost, InputError, MetalmarkError, RequestRefused, StableError, TransientError
 from metalmark.runner.end_file import SpooledEnd
-from metalmark.runner.job_teller import UploadRejected
+from metalmark.runner.end_teller import UploadRejected
 from metalmark.runner.jobs_in_hand import JobsInHand
 from metalmark.runner.link_observer import LinkObserver
 from metalmark.runner.runner_identity import RunnerIdentity

@@ -19,7 +19,9 @@ from pydantic import JsonValue
 
 from metalmark.model import ChannelLost, MetalmarkError, ProtocolError
 from metalmark.runner.assignment import Assignment
-from metalmark.runner.job_teller import Answered, JobTeller, Upload
+from metalmark.runner.end_teller import Upload
+from metalmark.runner.job_teller import JobTeller
+from metalmark.runner.job_voice import Answered, JobVoice
 from metalmark.runner.jobs_in_hand import JobsInHand
 from metalmark.runner.link_observer import LinkObserver
 from metalmark.runner.runner_identity import RunnerIdentity
@@ -208,14 +210,8 @@ class OwnSession:
                 del self._tellers[gone]
             for key, job in jobs.items():
                 if key not in self._tellers or self._tellers[key].job is not job:
-                    self._tellers[key] = JobTeller(
-                        job,
-                        jobs=self._jobs,
-                        asking=self,
-                        upload=self._upload,
-                        inline_max=self._inline_max,
-                        pace=self._pace,
-                    )
+                    voice = JobVoice(job, jobs=self._jobs, asking=self, pace=self._pace)
+                    self._tellers[key] = JobTeller(voice, upload=self._upload, inline_max=self._inline_max)
                 await self._tellers[key].tell()
             await self._wake.wait()
 

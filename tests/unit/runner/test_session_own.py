@@ -18,7 +18,7 @@ from tests.unit.runner.modeled_server import FastClock, ModeledServer, leased
 
 from metalmark.model import ChannelLost, MetalmarkError, Phase, ProtocolError
 from metalmark.runner.end_file import SpooledEnd
-from metalmark.runner.job_teller import UploadRejected
+from metalmark.runner.end_teller import UploadRejected
 from metalmark.runner.session_own import OwnSession
 from metalmark.testing.scripted_hands import (
     QUICK,
