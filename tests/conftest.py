@@ -24,8 +24,8 @@ _WITHOUT = (
 )  # fmt: skip
 """Of those folders: what is alone in a machine or a root folder of its own, or has no boxes."""
 _WITH_UPDATES = (
-    "tests/machine/runner/test_service_under_systemd.py", "tests/integration/runner/test_version_folder.py",
-    "tests/integration/runner/test_updated_process.py",
+    "tests/machine/runner/test_service_under_systemd.py", "tests/machine/runner/test_jobs_under_systemd.py",
+    "tests/integration/runner/test_version_folder.py", "tests/integration/runner/test_updated_process.py",
 )  # fmt: skip
 _WITH_A_WORLD = "tests/integration/server/conformance/"
 _ALONE_IN_IT = "tests/integration/server/conformance/test_document.py"

@@ -48,8 +48,9 @@ _INIT = """#!/bin/busybox sh
 for module in /modules/*.ko; do /bin/busybox insmod $module; done
 /bin/busybox mkdir -p /base /over /root
 /bin/busybox mount -t squashfs -o ro /dev/vda /base
-/bin/busybox mount -t tmpfs -o size=70% over /over
-/bin/busybox mkdir /over/upper /over/work
+if [ -e /dev/vdc ]; then /bin/busybox mount -t ext4 /dev/vdc /over
+else /bin/busybox mount -t tmpfs -o size=70% over /over; fi
+/bin/busybox mkdir -p /over/upper /over/work
 /bin/busybox mount -t overlay -o lowerdir=/base,upperdir=/over/upper,workdir=/over/work root /root
 /bin/busybox mkdir -p /root/code
 /bin/busybox mount -t squashfs -o ro /dev/vdb /root/code
@@ -97,7 +98,13 @@ def need_systemd_vm() -> None:
 
 
 def run_tests(
-    kernels: Path, arguments: Sequence[str], *, timeout_s: float, files: Mapping[str, Path] | None = None
+    kernels: Path,
+    arguments: Sequence[str],
+    *,
+    timeout_s: float,
+    files: Mapping[str, Path] | None = None,
+    packages: Sequence[str] = (),
+    disk: Path | None = None,
 ) -> Outcome:
     """Boot the machine, run pytest with some arguments in it, and return what it said.
 
@@ -106,9 +113,12 @@ def run_tests(
         arguments: What follows ``pytest`` in the repository's root.
         timeout_s: For boot and tests together.
         files: What the tests find in ``/code/files``, by name.
+        packages: What is installed beside the usual packages.
+        disk: An ext4 image that takes all changes: a machine that is booted with it again has them. It ends as by a
+            cut of the power, so that it has what was synced, and of the rest nothing for sure. None: memory.
     """
     kernel = find_kernel(kernels, "x86_64")
-    root = _root_image(kernel)
+    root = _root_image(kernel, tuple(packages))
     with tempfile.TemporaryDirectory(prefix="metalmark-vm-") as name:
         folder = Path(name)
         code = _code_image(folder, arguments, files or {}, limit_s=170 if files is None else int(timeout_s))
@@ -118,6 +128,8 @@ def run_tests(
         for number, image in enumerate((root, code)):
             disks += ["-drive", f"if=none,id=d{number},file={image},format=raw,readonly=on"]
             disks += ["-device", f"virtio-blk-pci,drive=d{number}"]
+        if disk is not None:
+            disks += ["-drive", f"if=none,id=over,file={disk},format=raw", "-device", "virtio-blk-pci,drive=over"]
         subprocess.run(
             [
                 # Deadlines in there are of real time, as everywhere, and it is ten times as slow: before other tests.
@@ -193,22 +205,23 @@ def _code_image(folder: Path, arguments: Sequence[str], files: Mapping[str, Path
     return image
 
 
-def _root_image(kernel: GuestKernel) -> Path:
+def _root_image(kernel: GuestKernel, packages: tuple[str, ...]) -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
-    image = CACHE / f"root-{kernel.release}.squashfs"
+    name = "-".join(("root", *packages))
+    image = CACHE / f"{name}-{kernel.release}.squashfs"
     with _locked(CACHE / "lock"):
         if not image.exists():
-            _make_root(kernel, image)
+            _make_root(kernel, image, CACHE / f"{name}.tar", packages)
     return image
 
 
-def _make_root(kernel: GuestKernel, image: Path) -> None:
-    tarball = CACHE / "root.tar"
+def _make_root(kernel: GuestKernel, image: Path, tarball: Path, packages: tuple[str, ...]) -> None:
     if not tarball.exists():
         excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
         partial = tarball.with_suffix(".partial.tar")
         subprocess.run(
-            ["mmdebstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", *excluded, _SUITE, str(partial)],
+            ["mmdebstrap", "--variant=minbase", f"--include={','.join((*_PACKAGES, *packages))}", *excluded, _SUITE,
+             str(partial)],
             check=True, timeout=900, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         partial.rename(tarball)
