@@ -114,6 +114,7 @@ def job_view(value: JsonValue) -> View:
             files = result.get("output")
             some = f", {len(files)} files" if isinstance(files, Mapping) and files else ""
             rows.append((f"iteration {result.get('iteration', number)}", f"exit code {result.get('exit_code')}{some}"))
-    if output.get("error") is not None:
+    # Most often it is the job's own, which has a row.
+    if output.get("error") not in (None, value.get("error")):
         rows.append(("error", str(output["error"])))
     return View(value=value, rows=tuple(rows))

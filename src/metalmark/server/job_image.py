@@ -72,5 +72,6 @@ async def fix_own_image(
         digest = await find_manifest_digest(connection, place, image.tag)
     if digest is None:
         hint = "push it with `metalmark image push`; images of docker.io need it in registry.allowed"
-        raise InputError("job.image", image.tag, "the project's repository has no such tag", hint=hint)
+        asked = f"{image.repository}:{image.tag}"
+        raise InputError("job.image", asked, "the project's repository has no such tag", hint=hint)
     return FixedImage(registry_url=config.registry_url, digest=digest, own=True)

@@ -49,6 +49,12 @@ def test_job_is_shown_without_its_output_but_with_how_it_ended(server: ScriptedS
     ]
 
 
+def test_fault_of_a_job_is_shown_once(server: ScriptedServer) -> None:
+    server.answer({"uuid": "j", "error": "exit code 2", "output": {"results": [], "error": "exit code 2"}})
+    out, _ = server.run("job", "view", "p", "j")
+    assert [line.split(maxsplit=1) for line in out.splitlines()] == [["uuid", "j"], ["error", "exit code 2"]]
+
+
 def test_how_iterations_ended_is_shown_without_their_output(server: ScriptedServer) -> None:
     ends = [{"iteration": 1, "exit_code": 0}, {"iteration": 12, "exit_code": 3}]
     server.answer({"uuid": "j", "status": "failed", "iterations": ends})
