@@ -96,7 +96,7 @@ def _error_fields(body: bytes) -> dict[str, str]:
 def _hint(status: int, *, with_credential: bool) -> str:
     if status == 401:
         return (
-            "the key or token is wrong, revoked or expired: make a new one with `metalmark key create`"
+            "a user's key or token is needed, not revoked and not expired: `metalmark key create` makes one"
             if with_credential
             else "name a user's key with --key-file, or set METALMARK_API_KEY"
         )

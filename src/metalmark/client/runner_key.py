@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from metalmark.client.credential import Credential, CredentialKind, read_secret_text
-from metalmark.model import InputError, StableError
+from metalmark.model import InputError
 
 RUNNER_CREDENTIAL_NAME = "runner-key"
 """File name below ``$CREDENTIALS_DIRECTORY``, as in systemd's ``LoadCredential=runner-key:…``."""
@@ -53,8 +53,7 @@ def find_runner_key(
             ``BENCHER_`` instead, and ``CREDENTIALS_DIRECTORY`` are read.
 
     Raises:
-        InputError: Two are given in the same way, or the one that counts cannot be read.
-        StableError: There is none.
+        InputError: There is none; two are given in the same way; or the one that counts cannot be read.
     """
     if key and key_file is not None:
         raise InputError("--key", _HIDDEN, "--key-file is given too", hint="give one of them")
@@ -75,10 +74,11 @@ def find_runner_key(
         path_of_systemd = Path(folder) / RUNNER_CREDENTIAL_NAME
         if path_of_systemd.exists():
             return _read(path_of_systemd, source="systemd credential")
-    raise StableError(
-        "no runner's key is given",
-        why="the server opens a channel only to a runner that it knows",
-        hint="put the key into a file and name it with --key-file, or set METALMARK_RUNNER_KEY",
+    raise InputError(
+        "--key-file",
+        None,
+        "the server opens a channel only to a runner whose key it knows",
+        hint="put the key into a file and name it, or set METALMARK_RUNNER_KEY",
     )
 
 

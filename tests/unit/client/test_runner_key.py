@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from metalmark.client import RUNNER_CREDENTIAL_NAME, CredentialKind, find_runner_key, parse_runner_key
-from metalmark.model import InputError, StableError
+from metalmark.model import InputError
 
 KEY = "bencher_runner_0123456789abcdefghijABCDEFGHIJ"
 OTHER = "bencher_runner_9123456789abcdefghijABCDEFGHIJ"
@@ -56,6 +56,6 @@ def test_two_keys_none_and_a_missing_file_are_errors(tmp_path: Path) -> None:
         find_runner_key(environment={"METALMARK_RUNNER_KEY": KEY, "METALMARK_RUNNER_KEY_FILE": "x"})
     with pytest.raises(InputError, match="No such file"):
         find_runner_key(key_file=tmp_path / "key", environment={})
-    with pytest.raises(StableError, match="no runner's key") as caught:
+    with pytest.raises(InputError, match="--key-file is missing") as caught:
         find_runner_key(environment={})
     assert "METALMARK_RUNNER_KEY" in caught.value.hint
