@@ -135,6 +135,8 @@ TESTED_ELSEWHERE = {
     "store/registry_contents.py": "tests/integration/server/registry/test_push.py",
     "store/registry_manifests.py": "tests/integration/server/registry/test_push.py",
     "store/registry_repositories.py": "tests/integration/server/registry/test_push.py",
+    "store/registry_release.py": "tests/integration/server/registry/test_collection.py",
+    "server/file_sending.py": "tests/integration/server/test_file_sending.py",
     "store/registry_uploads.py": "tests/integration/server/registry/test_push.py",
     "store/revision_0006_registry.py": "tests/integration/store/test_migrations.py",
     "cli/image_registry.py": "tests/integration/cli/test_image_registry.py",
