@@ -240,9 +240,10 @@ def scrubbed(server: ServerProcess) -> dict[str, Any]:
     """Everything that is stored, read and hashed by the operator's own command."""
     command = [str(Path(sys.executable).with_name("metalmark")), "registry", "scrub", "--json"]
     config = ["--config", str(server.folder / f"{server.name}.toml")]
-    home = {"METALMARK_HOME": str(server.folder / "home")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("METALMARK_")}
+    environment["METALMARK_HOME"] = str(server.folder / "home")
     done = subprocess.run(
-        [*command, *config], env={**os.environ, **home}, capture_output=True, text=True, timeout=300, check=False
+        [*command, *config], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     found: dict[str, Any] = json.loads(done.stdout or "{}")
     assert done.returncode in (0, 1), done.stderr
