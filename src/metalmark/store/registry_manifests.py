@@ -190,18 +190,20 @@ async def find_manifest(
     connection: AsyncConnection, place: RepositoryPlace, reference: Digest | str
 ) -> ManifestRecord | None:
     """Return the manifest that a tag or digest stands for; None when there is none."""
-    digest = await find_manifest_digest(connection, place, reference)
-    if digest is None:
+    manifests, tags, repositories = registry_manifests, registry_tags, registry_repositories
+    joined = manifests.join(repositories, repositories.c.id == manifests.c.repository_id)
+    condition = manifests.c.digest == str(reference)
+    if not isinstance(reference, Digest):
+        # A tag means something in one repository only.
+        place = RepositoryPlace(project_id=place.project_id, inner=place.inner)
+        same = and_(tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest)
+        joined, condition = joined.join(tags, same), tags.c.tag == reference
+    columns = (manifests.c.digest, manifests.c.media_type, manifests.c.content, manifests.c.touched)
+    query = select(*columns).select_from(joined).where(condition, place.includes()).limit(1)
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
         return None
-    manifests = registry_manifests
-    joined = manifests.join(registry_repositories, registry_repositories.c.id == manifests.c.repository_id)
-    query = (
-        select(manifests.c.media_type, manifests.c.content, manifests.c.touched)
-        .select_from(joined)
-        .where(manifests.c.digest == str(digest), place.includes())
-        .limit(1)
-    )
-    row = (await connection.execute(query)).one()
+    digest = Digest.parse(row.digest)
     return ManifestRecord(digest=digest, media_type=row.media_type, content=row.content, touched=row.touched)
 
 
