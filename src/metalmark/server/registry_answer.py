@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import IO
 
@@ -30,6 +30,7 @@ class BlobAnswer(Response):
         end: Offset after the last byte.
         status: 200 or 206.
         headers: Those of the answer but for its length.
+        missing: Awaited when bytes turn out to be missing, before the error goes on.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class BlobAnswer(Response):
         end: int,
         status: int,
         headers: Mapping[str, str],
+        missing: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(None, status, {**headers, "Content-Length": str(end - start)}, BLOB_TYPE)
         self._blobs = blobs
         self._spans = spans_of(parts, start, end)
         self._size_bytes = end - start
+        self._missing = missing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it.
@@ -54,6 +57,13 @@ class BlobAnswer(Response):
             NotFound: A part is missing. When it is not the first one, the answer has begun and is broken off.
             StoreUnavailable: The storage cannot be read.
         """
+        try:
+            await self._send(scope, receive, send)
+        except NotFound:
+            await self._missing()
+            raise
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._size_bytes <= _SMALL_BYTES:
             await self._send_small(send)
             return
@@ -66,7 +76,7 @@ class BlobAnswer(Response):
     async def _send_small(self, send: Send) -> None:
         content = b"".join([await self._blobs.get_range(span.key, span.start, span.end) for span in self._spans])
         if len(content) != self._size_bytes:
-            raise NotFound("bytes of the blob", self._spans[-1].key if self._spans else "")
+            raise NotFound("blob", self._spans[-1].key if self._spans else "")
         await self._begin(send)
         await send({"type": "http.response.body", "body": content})
 
@@ -88,7 +98,7 @@ class BlobAnswer(Response):
         for number, span in enumerate(self._spans):
             with first if number == 0 else await self._opened(span) as file:
                 if os.fstat(file.fileno()).st_size < span.end:
-                    raise NotFound("bytes of the blob", span.key)
+                    raise NotFound("blob", span.key)
                 if number == 0:
                     await self._begin(send)
                 count = len(span)

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from metalmark.model import Digest
+from metalmark.model import Digest, NotFound
 from metalmark.server.registry_errors import RegistryFault
 from metalmark.store import Blobs, ContentPart
 from metalmark.system import in_thread
@@ -71,12 +71,16 @@ async def read_spans(blobs: Blobs, spans: Sequence[Span]) -> AsyncGenerator[byte
     """Yield the bytes of some spans, one after the other.
 
     Raises:
-        NotFound: A part is missing.
+        NotFound: A part is missing, or shorter than it was.
         StoreUnavailable: The storage cannot be read.
     """
     for span in spans:
+        left = len(span)
         async for piece in blobs.stream(span.key, start=span.start, end=span.end):
+            left -= len(piece)
             yield piece
+        if left:
+            raise NotFound("blob", span.key)
 
 
 async def digest_of(

@@ -9,6 +9,7 @@ from metalmark.server.context import CurrentContext, ServerContext
 from metalmark.server.registry_access import RepositoryRef, allowed
 from metalmark.server.registry_answer import BLOB_TYPE, BlobAnswer
 from metalmark.server.registry_content import byte_range
+from metalmark.server.registry_damage import note_missing
 from metalmark.server.registry_desk import place_of
 from metalmark.server.registry_errors import RegistryFault
 from metalmark.server.registry_lease import wants_renewal
@@ -41,15 +42,21 @@ async def get_blob(request: Request, context: CurrentContext, name: str, digest:
     }
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    wanted = None if _changed(request, headers["ETag"]) else byte_range(request.headers.get("range"), blob.size_bytes)
-    start, end = wanted or (0, blob.size_bytes)
     if request.method == "HEAD":
         headers["Content-Length"] = str(blob.size_bytes)
         return Response(headers=headers, media_type=BLOB_TYPE)
+    wanted = None if _changed(request, headers["ETag"]) else byte_range(request.headers.get("range"), blob.size_bytes)
+    start, end = wanted or (0, blob.size_bytes)
     if wanted is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size_bytes}"
     status = 206 if wanted else 200
-    return BlobAnswer(context.blobs, parts, start=start, end=end, status=status, headers=headers)
+
+    async def missing() -> None:
+        await note_missing(context, blob)
+        # Where the bytes would be in the storage is nothing that clients need.
+        raise NotFound("blob", blob.digest)
+
+    return BlobAnswer(context.blobs, parts, start=start, end=end, status=status, headers=headers, missing=missing)
 
 
 def _parsed(text: str) -> Digest:

@@ -56,8 +56,21 @@ async def sent(answer: BlobAnswer, *, files: bool) -> tuple[list[Message], bytes
     return messages, body
 
 
-def answer_of(blobs: Blobs, parts: tuple[ContentPart, ...], start: int, end: int) -> BlobAnswer:
-    return BlobAnswer(blobs, parts, start=start, end=end, status=206, headers={"ETag": "x"})
+class Told:
+    """Counts how often it was told that bytes are missing."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def __call__(self) -> None:
+        self.count += 1
+
+
+def answer_of(
+    blobs: Blobs, parts: tuple[ContentPart, ...], start: int, end: int, missing: Told | None = None
+) -> BlobAnswer:
+    told = missing or Told()
+    return BlobAnswer(blobs, parts, start=start, end=end, status=206, headers={"ETag": "x"}, missing=told)
 
 
 @pytest.mark.parametrize("files", [True, False])
@@ -101,8 +114,27 @@ async def test_a_missing_part_is_told_instead_of_the_head(
     monkeypatch.setattr(registry_answer, "_SMALL_BYTES", small)
     parts = await stored(blobs)
     await blobs.delete(parts[0].key)
+    told = Told()
     with pytest.raises(NotFound):
-        await sent(answer_of(blobs, parts, 0, 600), files=files)
+        await sent(answer_of(blobs, parts, 0, 600, told), files=files)
+    assert told.count == 1
+    # What is there can be read, and nothing is told.
+    await sent(answer_of(blobs, parts, 100, 600, told), files=files)
+    assert told.count == 1
+
+
+@pytest.mark.parametrize("files", [True, False])
+async def test_a_later_part_that_is_missing_is_told_too(
+    tmp_path: Path, *, files: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_answer, "_SMALL_BYTES", 0)
+    blobs = Blobs.open(tmp_path)
+    parts = await stored(blobs)
+    await blobs.put(parts[2].key, b"short")
+    told = Told()
+    with pytest.raises(NotFound):
+        await sent(answer_of(blobs, parts, 0, 600, told), files=files)
+    assert told.count == 1
 
 
 @pytest.mark.parametrize("small", [0, 10_000])
