@@ -1,16 +1,22 @@
-"""A running server over the engine that a fixture is parametrised by."""
+"""A running server over the engine, and the storage, that a fixture is parametrised by."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import pytest
+from tests.integration.server.object_stores import new_bucket, object_store
 
+from metalmark.testing.postgresql import Cluster
 from metalmark.testing.running_server import RunningServer, running_server
 
 ENGINES = ("sqlite", "postgresql")
+SOAK = bool(os.environ.get("METALMARK_SOAK"))
+PLACES = (*ENGINES, "sqlite, objects", *(["postgresql, objects"] if SOAK else []))
+"""Engines with a folder as storage, and with an object store that is a product."""
 
 
 @contextmanager
@@ -20,12 +26,33 @@ def server_of(
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[RunningServer]:
-    """Run a server over the engine that ``request.param`` names, one of `ENGINES`."""
+    """Run a server over what ``request.param`` names, one of `ENGINES` or `PLACES`."""
+    with server_at(request.param, request, tmp_path_factory, settings=settings) as running:
+        yield running
+
+
+@contextmanager
+def server_at(
+    place: str,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    *,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[RunningServer]:
+    """Run a server over one of `ENGINES` or `PLACES`."""
     folder = tmp_path_factory.mktemp("server")
-    if request.param == "sqlite":
-        with running_server(folder, settings=settings) as running:
-            yield running
-        return
-    cluster = request.getfixturevalue("postgresql_with_tables")
-    with cluster.database() as url, running_server(folder, database=url, settings=settings) as running:
+    with ExitStack() as stack:
+        database = storage = None
+        found: AbstractContextManager[None] = nullcontext()
+        engine, _, objects = place.partition(", ")
+        if objects:
+            made = new_bucket(stack.enter_context(object_store("versitygw", folder / "store")))
+            storage, found = made.storage, made.named()
+        if engine == "postgresql":
+            cluster: Cluster = request.getfixturevalue("postgresql_with_tables")
+            database = stack.enter_context(cluster.database())
+        starting = running_server(folder / "own", database=database, storage=storage, settings=settings)
+        # No longer than that: tests of the same process may have object stores of their own.
+        with found:
+            running = stack.enter_context(starting)
         yield running
