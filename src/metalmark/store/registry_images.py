@@ -147,9 +147,7 @@ async def forsaken_manifests(
     return frozenset((row.repository_id, row.digest) for row in rows if (row.project_id, row.digest) not in used)
 
 
-async def delete_manifests(
-    connection: AsyncConnection, gone: Collection[tuple[UUID, str]], *, now: datetime
-) -> int:
+async def delete_manifests(connection: AsyncConnection, gone: Collection[tuple[UUID, str]], *, now: datetime) -> int:
     """Delete manifests by repository and digest, and return how many there were."""
     manifests, named, deleted = registry_manifests, sorted(gone, key=str), 0
     for start in range(0, len(named), _AT_ONCE):
