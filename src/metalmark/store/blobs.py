@@ -34,6 +34,7 @@ _KEY_MAX_LENGTH = 512
 _PRESENT = "probes/present"
 _REASON_CHARACTERS = 400
 _SCHEMES = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "https", "http"})
+_SHORT = ("InvalidRange", "416 Requested Range", "416 Range")
 _FULL = ("os error 28", "os error 122")  # ENOSPC and EDQUOT, as the Rust library words them
 
 
@@ -345,4 +346,7 @@ def _told(key: str) -> Iterator[None]:
             raise StoreFull("no space left for blobs", hint="free some, or move `storage`") from error
         if any(mark in str(error) for mark in _FULL):
             raise StoreFull("no space left for blobs", hint="free some, or move server.storage") from error
+        if any(mark in str(error) for mark in _SHORT):
+            # What is asked for of it was written, and is not there any more.
+            raise NotFound("blob", key) from error
         raise StoreAway(f"blob {key} cannot be reached", why=type(error).__name__) from error

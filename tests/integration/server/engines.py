@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -43,16 +43,13 @@ def server_at(
     folder = tmp_path_factory.mktemp("server")
     with ExitStack() as stack:
         database = storage = None
-        found: AbstractContextManager[None] = nullcontext()
         engine, _, objects = place.partition(", ")
         if objects:
             made = new_bucket(stack.enter_context(object_store("versitygw", folder / "store")))
-            storage, found = made.storage, made.named()
+            # Commands that a test runs in this process find it too.
+            stack.enter_context(made.named())
+            storage = made.storage
         if engine == "postgresql":
             cluster: Cluster = request.getfixturevalue("postgresql_with_tables")
             database = stack.enter_context(cluster.database())
-        starting = running_server(folder / "own", database=database, storage=storage, settings=settings)
-        # No longer than that: tests of the same process may have object stores of their own.
-        with found:
-            running = stack.enter_context(starting)
-        yield running
+        yield stack.enter_context(running_server(folder / "own", database=database, storage=storage, settings=settings))
