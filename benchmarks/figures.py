@@ -24,12 +24,14 @@ class Figures:
 
     Args:
         benchmark: Its name.
+        of: What the rows are of.
     """
 
-    def __init__(self, benchmark: str) -> None:
+    def __init__(self, benchmark: str, *, of: str = "sandbox") -> None:
         folder = os.environ.get("METALMARK_BENCH_JSON")
         self._file = Path(folder) / f"{benchmark}.json" if folder else None
         self._load = os.getloadavg()[0]
+        self._of = of
 
     def row(self, sandbox: str, name: str, **cells: Cell) -> None:
         """Print and keep one row."""
@@ -48,7 +50,7 @@ class Figures:
             "python": platform.python_version(),
             "load": round(self._load, 1),
         }
-        self._file.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        self._file.write_text(json.dumps({"machine": machine, "of": self._of, "rows": rows}, indent=1) + "\n")
 
     def series(self, sandbox: str, name: str, seconds: Sequence[float]) -> None:
         """Print and keep a series in milliseconds: how many, median, 99th percentile, largest."""

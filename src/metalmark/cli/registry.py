@@ -12,7 +12,7 @@ from metalmark.cli.async_command import run_async
 from metalmark.cli.remote import group_of
 from metalmark.cli.server_options import ConfigFile, Database, Storage, read_place
 from metalmark.cli.view import View, show
-from metalmark.model import StableError, format_bytes
+from metalmark.model import InputError, StableError, format_bytes, parse_bytes
 from metalmark.system import SystemClock
 
 if TYPE_CHECKING:
@@ -72,18 +72,28 @@ def gc(config: ConfigFile = None, database: Database = None, storage: Storage = 
 
 @app.command("scrub")
 def scrub(
-    config: ConfigFile = None, database: Database = None, storage: Storage = None, as_json: AsJson = False
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Read so much a second at most (50M); else as fast as it goes."),
+    ] = None,
+    config: ConfigFile = None,
+    database: Database = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
 ) -> None:
     """Read and hash everything, and find what the storage has lost or changed. Exit status 1 if there is such.
 
     A damaged blob is not there for clients until somebody pushes it again, which repairs it. A server may run
     meanwhile.
     """
+    bytes_per_s = None if rate is None else parse_bytes(rate, field="--rate")
+    if bytes_per_s == 0:
+        raise InputError("--rate", rate, "nothing would ever be read", hint="leave it out for no limit")
 
     async def work(store: Store, blobs: Blobs, _settings: ServerConfig) -> Scrubbed:
         from metalmark.server import Scrub
 
-        return await Scrub(store, blobs, SystemClock()).run()
+        return await Scrub(store, blobs, SystemClock(), bytes_per_s=bytes_per_s).run()
 
     found = _with_registry(config, database, storage, work)
     damage: list[JsonValue] = [

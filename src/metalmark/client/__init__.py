@@ -39,6 +39,7 @@ from metalmark.client.settings import (
     proxies_of,
     read_configuration,
 )
+from metalmark.client.trust import tls_context
 from metalmark.client.update_download import download_update
 
 __all__ = [
@@ -85,5 +86,6 @@ __all__ = [
     "read_key_file",
     "read_run_context",
     "run_body",
+    "tls_context",
     "upload_output",
 ]

@@ -139,6 +139,8 @@ class PushTarget:
         if not upload.record.location:
             async with self._client.ask(Ask("POST", "blobs/uploads/", expected=(202,))) as response:
                 upload.record.location = _location(response)
+            # Some registries keep what came of a request that broke; then a killed push need not begin anew.
+            upload.record.keep()
             upload.offset = 0
         upload.advance(upload.offset)
         size = upload.descriptor.size_bytes

@@ -27,7 +27,8 @@ class Transport:
         self._registry = registry
         self._access = access
         self._direct: httpx.AsyncClient | None = None
-        self._proxied: httpx.AsyncClient | None = None
+        self._proxied: dict[str, httpx.AsyncClient] = {}
+        """By the scheme of what is asked for."""
 
     async def start(self) -> None:
         """Make the clients; nothing is sent."""
@@ -35,13 +36,13 @@ class Transport:
             context = self._access.tls
             if context is None:
                 context = await in_thread(_trust, self._registry, self._access)
-            proxy = _proxy(self._access.environment)
-            self._proxied = self._client(context, proxy) if proxy else None
+            proxies = {scheme: _proxy(self._access.environment, scheme) for scheme in ("http", "https")}
+            self._proxied = {scheme: self._client(context, proxy) for scheme, proxy in proxies.items() if proxy}
             self._direct = self._client(context, None)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for client in (self._direct, self._proxied):
+        for client in (self._direct, *self._proxied.values()):
             if client is not None:
                 await client.aclose()
 
@@ -51,7 +52,7 @@ class Transport:
             raise ValueError("the transport is not started")
         env = self._access.environment
         bypass = is_loopback(url.host) or _is_listed(url.host, env.get("no_proxy") or env.get("NO_PROXY") or "")
-        return self._direct if bypass or self._proxied is None else self._proxied
+        return self._direct if bypass else self._proxied.get(url.scheme, self._direct)
 
     async def scheme(self, host: str, server: str) -> str:
         """Return ``https``, or ``http`` when it was asked for or a loopback registry does not speak TLS."""
@@ -101,8 +102,10 @@ def _tls_failure(error: BaseException) -> ssl.SSLError | None:
     return cause
 
 
-def _proxy(env: Mapping[str, str]) -> str | None:
-    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+def _proxy(env: Mapping[str, str], scheme: str) -> str | None:
+    # HTTP_PROXY in capitals is what a web server's CGI makes of a request header named Proxy.
+    names = ("http_proxy",) if scheme == "http" else ("https_proxy", "HTTPS_PROXY")
+    for name in (*names, "all_proxy", "ALL_PROXY"):
         if value := env.get(name):
             return value if "://" in value else f"http://{value}"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
@@ -222,12 +223,15 @@ def job_spec(assignment: Assignment, surroundings: JobSurroundings) -> JobSpec:
     )
 
 
-def registry_access(assignment: Assignment, environment: Mapping[str, str]) -> RegistryAccess:
+def registry_access(
+    assignment: Assignment, environment: Mapping[str, str], *, tls: ssl.SSLContext | None = None
+) -> RegistryAccess:
     """Return how the registry of a job is spoken to: with the job's token, and with nothing that is this machine's.
 
     Args:
         assignment: The job.
         environment: Where proxies and authorities are read.
+        tls: How the server's own certificates are checked; None as those of any registry.
     """
     kept = {name: value for name, value in environment.items() if name.lower() in _TRANSPORT}
     own = assignment.config.repository is None
@@ -235,6 +239,7 @@ def registry_access(assignment: Assignment, environment: Mapping[str, str]) -> R
         token=assignment.token if own else "",
         environment=kept,
         plain_http=urlsplit(str(assignment.config.registry)).scheme == "http",
+        tls=tls if own else None,
         # What another project pulled is in the cache too.
         cached_for_all=False,
     )

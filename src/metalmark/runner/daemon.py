@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Mapping
+import ssl
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import anyio
 import structlog
 
 import metalmark
-from metalmark.client import ConnectionSettings
+from metalmark.client import ConnectionSettings, Trust, tls_context
 from metalmark.host import format_cpu_list, read_memory, read_topology, split
 from metalmark.model import OutputLimits, SandboxName
-from metalmark.oci import ImageCache
+from metalmark.oci import ImageCache, RegistryAccess
 from metalmark.runner.assigned_job import JobExecutor, JobSurroundings, registry_access
 from metalmark.runner.assignment import Assignment
 from metalmark.runner.context import Images
@@ -119,7 +121,10 @@ async def run_daemon(
         for name, why in machine.why_not.items():
             _log.info("sandbox not used", sandbox=str(name), why=why)
         jobs = JobsInHand(spool, slots=settings.slots, left=await in_thread(spool.read_back))
-        surroundings = _surroundings(settings, machine, places, scratch, environment)
+        tls = await in_thread(_tls, settings.connection, environment)
+        surroundings = _surroundings(
+            settings, machine, places, scratch, partial(registry_access, environment=environment, tls=tls)
+        )
         link = Link(
             settings=settings.connection,
             identity=_identity(settings, machine, updates),
@@ -138,8 +143,17 @@ async def run_daemon(
         )
 
 
+def _tls(connection: ConnectionSettings, environment: Mapping[str, str]) -> ssl.SSLContext | None:
+    """Return how certificates of the server's registry are checked, where the runner was told whom to trust."""
+    return None if connection.trust == Trust() else tls_context(connection.trust, environment)
+
+
 def _surroundings(
-    settings: DaemonSettings, machine: ProvedMachine, places: Folders, scratch: Path, environment: Mapping[str, str]
+    settings: DaemonSettings,
+    machine: ProvedMachine,
+    places: Folders,
+    scratch: Path,
+    access: Callable[[Assignment], RegistryAccess],
 ) -> JobSurroundings:
     # Read once: while a job runs, this process is bound to fewer CPUs than there are.
     topology = read_topology()
@@ -151,7 +165,7 @@ def _surroundings(
     def images(assignment: Assignment) -> Iterator[Images]:
         # Each job its own: one that lived as long as the daemon would keep every image that was ever run.
         with ImageCache(places.cache) as cache:
-            yield CachedImages(cache, registry_access(assignment, environment))
+            yield CachedImages(cache, access(assignment))
 
     return JobSurroundings(
         capabilities=machine.capabilities,

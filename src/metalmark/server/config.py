@@ -156,7 +156,7 @@ class LimitsSection(Section):
 
     address_requests: int = Field(1024, ge=0, description="Requests without a valid credential, of one address.")
     user_requests: int = Field(2048, ge=0, description="Requests of one user or key.")
-    registry_requests: int = Field(60_000, ge=0, description="Requests of one user or key to the registry.")
+    registry_requests: int = Field(60_000, ge=0, description="Requests of one user, key or runner to the registry.")
     sign_in_attempts: int = Field(32, ge=0, description="Sign-ups, sign-ins and bad credentials, of one address.")
     mails: int = Field(4, ge=0, description="Mails that one address of a recipient is sent.")
     runs: int = Field(256, ge=0, description="Runs that one user, key or address submits.")

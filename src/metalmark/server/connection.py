@@ -12,6 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from metalmark.server.errors import error_body
+from metalmark.server.file_sending import with_files
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
@@ -47,6 +48,9 @@ class BoundedHttp(H11Protocol):
         self._head = _Cut(self.head_timeout_s)
         self._write = _Cut(self.write_timeout_s)
         self._head.arm(transport)
+        # The kernel cannot send a file through TLS that it knows nothing of.
+        if transport.get_extra_info("sslcontext") is None:
+            self.app = with_files(self, self.app, timeout_s=self.write_timeout_s)
 
     def data_received(self, data: bytes) -> None:
         """Read a piece of a request."""

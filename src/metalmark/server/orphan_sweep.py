@@ -19,6 +19,8 @@ FIRST_S = 900.0
 EVERY_S = 86_400.0
 KEPT = timedelta(days=7)
 """How long blobs stay without an owner: a database that is put back for an afternoon must not cost its successor's."""
+UNFINISHED_KEPT = timedelta(days=1)
+"""How long a file stays that is being written; each piece that comes makes it new."""
 _MARKS = "database"
 _log = structlog.get_logger(__name__)
 
@@ -51,6 +53,9 @@ class OrphanSweep:
         Raises:
             StoreUnavailable: The store or the storage is away.
         """
+        cut_off = await self._context.blobs.drop_unfinished(self._context.clock.now() - UNFINISHED_KEPT)
+        if cut_off:
+            _log.info("files swept whose writing was cut off", count=cut_off)
         if not await self._is_ours_alone():
             return 0
         before = self._context.clock.now() - KEPT

@@ -30,7 +30,7 @@ async def erase_stopped(connection: Connection, *, project_id: UUID, now: dateti
     """Delete a project for good, and return the keys of blobs that nothing refers to any more."""
     # Canceled before they go: runners that work on them are told.
     await stop_jobs(connection, project_id=project_id, now=now)
-    return await erase_project(connection, project_id=project_id)
+    return await erase_project(connection, project_id=project_id, now=now)
 
 
 async def erase_all_projects(connection: Connection, *, organization_id: UUID, now: datetime) -> tuple[str, ...]:

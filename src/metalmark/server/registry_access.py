@@ -49,8 +49,17 @@ class RepositoryRef:
     """Whether a digest may be in any repository of the project: a runner knows the project alone."""
 
 
-async def allowed(connection: HTTPConnection, context: ServerContext, name: str, action: Action) -> RepositoryRef:
+async def allowed(
+    connection: HTTPConnection, context: ServerContext, name: str, action: Action, *, begins: bool = True
+) -> RepositoryRef:
     """Return the repository of a request that the caller may do this with; for a push, its project is there then.
+
+    Args:
+        connection: The request.
+        context: The server.
+        name: The repository as the request calls it.
+        action: What the request does.
+        begins: Whether a push may begin with this, so that it makes a project that is not there.
 
     Raises:
         InputError: The name is none of a repository.
@@ -62,7 +71,7 @@ async def allowed(connection: HTTPConnection, context: ServerContext, name: str,
     remember_scope(connection, RepositoryScope.wanted(name, action))
     repository = RepositoryName.parse(name)
     caller = await registry_caller(connection, context)
-    return await _allowed(_Request(connection, context, name, repository, caller), action)
+    return await _allowed(_Request(connection, context, name, repository, caller, begins), action)
 
 
 async def may_pull(connection: HTTPConnection, context: ServerContext, name: str) -> RepositoryRef | None:
@@ -86,6 +95,7 @@ class _Request:
     name: str
     repository: RepositoryName
     caller: RegistryCaller
+    begins: bool = False
 
     def ref(self, project: ProjectRecord) -> RepositoryRef:
         return RepositoryRef(
@@ -152,6 +162,8 @@ async def _pushed_to(request: _Request, actor: Actor) -> ProjectRecord:
 
     async with context.store.read() as connection:
         project = await find(connection)
+    if project is None and not request.begins:
+        raise NotFound("repository", request.name)
     unclaimed = project is not None and project.claimed is None and project.visibility is Visibility.PUBLIC
     if project is not None and not (unclaimed and isinstance(actor, UserActor)):
         return project

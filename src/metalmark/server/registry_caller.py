@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from uuid import UUID
 
 from starlette.requests import HTTPConnection
 
@@ -31,6 +32,8 @@ class RegistryCaller:
     """Of a token; None for a credential that is not narrowed."""
     pull: Pull | None = None
     """What a runner may pull."""
+    runner: UUID | None = None
+    """Which runner, where it is one."""
 
     def reaches(self, repository: str, action: Action) -> bool:
         """Whether the token that they came with, if they did, is for this."""
@@ -73,7 +76,8 @@ async def registry_caller(connection: HTTPConnection, context: ServerContext) ->
         context.limits.spend(Limited.SIGN_IN_ATTEMPTS, address)
         raise
     if caller.actor is None or not isinstance(caller.actor, Anonymous):
-        who = "runners" if caller.actor is None else caller_of(caller.actor, address)
+        # Each runner for itself: one that pulls much must not keep the others from their jobs.
+        who = str(caller.runner) if caller.actor is None else caller_of(caller.actor, address)
         context.limits.spend(Limited.REGISTRY_REQUESTS, who)
     else:
         context.limits.spend(Limited.ADDRESS_REQUESTS, address)
@@ -90,7 +94,8 @@ async def _caller(context: ServerContext, header: str | None) -> RegistryCaller:
     if has_jwt_shape(credential):
         claims = context.signer.read(credential, *Audience)
         if claims.audience is Audience.RUNNER_PULL:
-            return RegistryCaller(actor=None, pull=await pull_of(context, credential))
+            pull = await pull_of(context, credential)
+            return RegistryCaller(actor=None, pull=pull, runner=claims.subject_id)
         if claims.audience is Audience.REGISTRY:
             actor, scopes = await holder_of(context, claims)
             return RegistryCaller(actor=actor, scopes=scopes)

@@ -4,6 +4,9 @@ Uploads that lie still end; blobs that no manifest names leave their repositorie
 are in no repository go. Rows go first, each step in one transaction with what it was decided by. Bytes go some time
 after the last row that referred to them, so that whoever is reading them comes to the end; since a key of the storage
 is never used twice, nobody can have begun to need them again.
+
+What has not changed since it was last looked at is not looked at: a collection costs what was pushed and deleted,
+however much there is.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from metalmark.store import (
     Blobs,
     Connection,
     Store,
-    condemn_forsaken,
+    Swept,
     condemned_contents,
     drop_contents,
     drop_unlinked,
@@ -72,9 +75,8 @@ async def collect(store: Store, blobs: Blobs, clock: Clock, rules: RegistrySecti
     now = clock.now()
     lease, still = timedelta(seconds=rules.lease_s), timedelta(seconds=rules.upload_timeout_s)
     uploads = await _all(store, lambda c: expire_uploads(c, before=now - still, now=now, most=_BATCH))
-    unlinked = await _all(store, lambda c: unlink_unused(c, before=now - lease, most=_BATCH))
-    gone = await _all(store, lambda c: drop_unlinked(c, now=now, most=_BATCH))
-    await _all(store, lambda c: condemn_forsaken(c, now=now, most=_BATCH))
+    unlinked = await _all_swept(store, lambda c: unlink_unused(c, before=now - lease, now=now, most=_BATCH))
+    gone = await _all_swept(store, lambda c: drop_unlinked(c, now=now, most=_BATCH))
     deleted = 0
     before = now - timedelta(seconds=rules.reading_s)
     while True:
@@ -95,6 +97,15 @@ async def _all(store: Store, step: Callable[[Connection], Awaitable[int]]) -> in
         if found < _BATCH:
             break
     return total
+
+
+async def _all_swept(store: Store, step: Callable[[Connection], Awaitable[Swept]]) -> int:
+    total = 0
+    while True:
+        swept = await store.write(step)
+        total += swept.gone
+        if swept.seen < _BATCH:
+            return total
 
 
 class RegistryCollector:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
-from metalmark.model import Digest
+from metalmark.model import Digest, NotFound
 from metalmark.server.registry_errors import RegistryFault
 from metalmark.store import Blobs, ContentPart
 from metalmark.system import in_thread
@@ -40,31 +41,70 @@ def byte_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
     return start, end
 
 
-async def read_content(
-    blobs: Blobs, parts: Sequence[ContentPart], *, start: int = 0, end: int | None = None
-) -> AsyncGenerator[bytes, None]:
-    """Yield a content, or a range of it.
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Some of a part."""
 
-    Raises:
-        NotFound: A part is missing.
-        StoreUnavailable: The storage cannot be read.
-    """
+    key: str
+    """Where the part is in the storage."""
+    start: int
+    """Offset in it of the first byte."""
+    end: int
+    """Offset after the last byte; greater."""
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+def spans_of(parts: Sequence[ContentPart], start: int, end: int | None) -> tuple[Span, ...]:
+    """Return what of which part a range of a content is, in order; None for its end."""
+    spans = []
     for part in parts:
         inside = max(start, part.position) - part.position
         upto = (part.end if end is None else min(end, part.end)) - part.position
         if inside < upto:
-            async for piece in blobs.stream(part.key, start=inside, end=upto):
-                yield piece
+            spans.append(Span(key=part.key, start=inside, end=upto))
+    return tuple(spans)
 
 
-async def digest_of(blobs: Blobs, parts: Sequence[ContentPart], algorithm: str) -> Digest:
+async def read_spans(blobs: Blobs, spans: Sequence[Span]) -> AsyncGenerator[bytes, None]:
+    """Yield the bytes of some spans, one after the other.
+
+    Raises:
+        NotFound: A part is missing, or shorter than it was.
+        StoreUnavailable: The storage cannot be read.
+    """
+    for span in spans:
+        left = len(span)
+        async for piece in blobs.stream(span.key, start=span.start, end=span.end):
+            left -= len(piece)
+            yield piece
+        if left:
+            raise NotFound("blob", span.key)
+
+
+async def digest_of(
+    blobs: Blobs,
+    parts: Sequence[ContentPart],
+    algorithm: str,
+    *,
+    paced: Callable[[int], Awaitable[None]] | None = None,
+) -> Digest:
     """Return the digest of a content as it is in the storage now.
+
+    Args:
+        blobs: The storage.
+        parts: Of the content, in their order.
+        algorithm: Of the digest.
+        paced: Awaited after each piece, with its bytes.
 
     Raises:
         NotFound: A part is missing.
         StoreUnavailable: The storage cannot be read.
     """
     hasher = hashlib.new(algorithm)
-    async for piece in read_content(blobs, parts):
+    async for piece in read_spans(blobs, spans_of(parts, 0, None)):
         await in_thread(hasher.update, piece)
+        if paced is not None:
+            await paced(len(piece))
     return Digest(algorithm, hasher.hexdigest())

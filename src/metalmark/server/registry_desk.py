@@ -13,7 +13,7 @@ from uuid import UUID
 
 import structlog
 
-from metalmark.model import Digest, Forbidden, MetalmarkError, NotFound, TooLarge, TooManyRequests
+from metalmark.model import Digest, Forbidden, MetalmarkError, NotFound, StoreUnavailable, TooLarge, TooManyRequests
 from metalmark.server.context import ServerContext
 from metalmark.server.registry_access import RepositoryRef
 from metalmark.server.registry_content import digest_of
@@ -145,13 +145,14 @@ class RegistryDesk:
         """
         limit = await self._limit(ref, upload.size_bytes, announced)
         running = self._take(upload, algorithm)
-        intake = Intake(self._context.blobs, body, running, limit_bytes=limit)
-        parts = intake.parts()
+
+        async def keep(part: ContentPart) -> None:
+            nonlocal upload
+            upload = await self._keep(ref, upload, part)
+
         try:
-            async for part in parts:
-                upload = await self._keep(upload, part)
+            await Intake(self._context.blobs, body, running, limit_bytes=limit).store(keep)
         finally:
-            await parts.aclose()
             if running.position == upload.size_bytes:
                 self._remember(upload.id, running)
         return upload
@@ -162,21 +163,29 @@ class RegistryDesk:
             raise TooLarge("the blob", most)
         return min(most - arrived, await self.room(ref, announced=announced or 0))
 
-    async def _keep(self, upload: UploadRecord, part: ContentPart) -> UploadRecord:
-        now = self._context.clock.now()
-
+    async def _keep(self, ref: RepositoryRef, upload: UploadRecord, part: ContentPart) -> UploadRecord:
+        now, most = self._context.clock.now(), self._context.config.registry.project_max_bytes
         # What is hashed anew at the end counts from this body's beginning.
         placed = ContentPart(id=part.id, position=upload.size_bytes, size_bytes=part.size_bytes)
 
-        async def work(connection: Connection) -> bool:
+        async def work(connection: Connection) -> None:
             if await count_parts(connection, content_id=upload.content_id) >= PARTS_MAX:
                 raise RegistryFault("BLOB_UPLOAD_INVALID", 400, f"the upload is in more than {PARTS_MAX} parts")
-            return await append_to_upload(connection, upload, placed, now=now)
+            if not await append_to_upload(connection, upload, placed, now=now):
+                raise RegistryFault("BLOB_UPLOAD_INVALID", 416, "another request went on with this upload")
+            # Many uploads begin while there is room for each: what arrived of all of them counts.
+            if most is not None and await registry_bytes(connection, project_id=ref.project_id) > most:
+                raise _over(most)
 
-        # When the store breaks off, the row may be there for all that: then the sweep looks whether the part is needed.
-        if not await self._context.store.write(work, isolation=Isolation.READ_COMMITTED):
+        isolation = Isolation.READ_COMMITTED if most is None else Isolation.SERIALIZABLE
+        try:
+            await self._context.store.write(work, isolation=isolation)
+        except StoreUnavailable:
+            # The row may be there for all that: then the sweep looks whether the part is needed.
+            raise
+        except MetalmarkError:
             await self._discard(placed.key)
-            raise RegistryFault("BLOB_UPLOAD_INVALID", 416, "another request went on with this upload")
+            raise
         return UploadRecord(
             id=upload.id,
             repository_id=upload.repository_id,
@@ -214,19 +223,27 @@ class RegistryDesk:
         limit = await self._limit(ref, 0, announced)
         running = RunningHash(digest.algorithm)
         parts: list[ContentPart] = []
-        intake = Intake(self._context.blobs, body, running, limit_bytes=limit).parts()
         right = False
+
+        async def keep(part: ContentPart) -> None:
+            parts.append(part)
+
         try:
-            async for part in intake:
-                parts.append(part)  # noqa: PERF401  what came before an error has to be discarded
+            await Intake(self._context.blobs, body, running, limit_bytes=limit).store(keep)
             right = running.hasher.hexdigest() == digest.hex
         finally:
-            await intake.aclose()
             if not right:
                 await self._discard(*(part.key for part in parts))
         if not right:
             raise _mismatch(digest)
-        await self._publish(ref, digest, parts=parts)
+        try:
+            await self._publish(ref, digest, parts=parts)
+        except StoreUnavailable:
+            # It may be published for all that.
+            raise
+        except MetalmarkError:
+            await self._discard(*(part.key for part in parts))
+            raise
 
     async def _publish(
         self,

@@ -20,7 +20,7 @@ from metalmark.model import (
 )
 from metalmark.server.registry_challenge import TOKEN_PATH, registry_challenge, wants_wider_token
 
-_PATH = re.compile(r"/v2(/.*)?")
+_PATH = re.compile(r"/v2(/.*)?", re.DOTALL)
 _BY_STATUS: Mapping[int, str] = {
     401: "UNAUTHORIZED",
     403: "DENIED",

@@ -23,6 +23,10 @@ _FOREIGN = (
     "application/vnd.oci.image.layer.nondistributable.v1.",
     "application/vnd.docker.image.rootfs.foreign.diff.",
 )
+_FIELDS = frozenset(
+    ("schemaVersion", "mediaType", "config", "layers", "manifests", "subject", "artifactType", "digest", "size", "urls")
+)
+_FOLDED = frozenset(name.lower() for name in _FIELDS)
 _DESCRIPTORS_MAX = 20_000
 _SIZE_MAX = 2**63 - 1
 _TYPE_MAX_LENGTH = 255
@@ -55,7 +59,9 @@ def parse_manifest(content: bytes, content_type: str | None) -> ManifestDocument
     """
     document = _parsed(content)
     media_type = _media_type(document, content_type)
-    if document.get("schemaVersion") != 2 or isinstance(document.get("schemaVersion"), bool):
+    version = document.get("schemaVersion")
+    # 2.0 is the same number, and no integer to many programs.
+    if type(version) is not int or version != 2:
         raise _invalid("its schemaVersion is not 2")
     manifest = ManifestDocument(media_type=media_type)
     if media_type in _INDEXES:
@@ -78,7 +84,15 @@ def _parsed(content: bytes) -> Mapping[str, object]:
         raise _invalid(f"it is not JSON that can be read ({type(error).__name__})") from error
     if not isinstance(document, dict):
         raise _invalid("it is not an object")
+    _refuse_other_case(document)
     return document
+
+
+def _refuse_other_case(document: Mapping[str, object]) -> None:
+    # Programs whose library takes names in any case would find other layers than the rest.
+    for name in document:
+        if name.lower() in _FOLDED and name not in _FIELDS:
+            raise _invalid(f"{name[:20]!r} is a field in another case")
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -148,6 +162,7 @@ def _list(document: Mapping[str, object], name: str) -> list[object]:
 def _descriptor(value: object, name: str) -> tuple[str, int, str]:
     if not isinstance(value, dict):
         raise _invalid(f"its {name} is not a descriptor")
+    _refuse_other_case(value)
     digest, size, media_type = value.get("digest"), value.get("size"), value.get("mediaType")
     if not isinstance(media_type, str) or not _is_type(media_type):
         raise _invalid(f"its {name} has no mediaType")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 
+import structlog
+
 from metalmark.model import Digest, InputError, NotFound
 from metalmark.server.context import ServerContext
 from metalmark.server.registry_access import RepositoryRef
 from metalmark.server.registry_desk import place_of
 from metalmark.server.registry_errors import RegistryFault
+from metalmark.server.registry_lease import wants_renewal
 from metalmark.server.registry_manifest import ManifestDocument, parse_manifest
 from metalmark.store import (
     Connection,
+    Isolation,
     Lacking,
     ManifestRecord,
     NewManifest,
@@ -20,8 +24,10 @@ from metalmark.store import (
     find_manifest,
     put_manifest,
     registry_bytes,
+    touch_manifest,
 )
 
+_log = structlog.get_logger(__name__)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
@@ -48,6 +54,8 @@ def parse_manifest_reference(text: str) -> Digest | str:
 async def read_manifest(context: ServerContext, ref: RepositoryRef, reference: str) -> ManifestRecord:
     """Return a manifest.
 
+    One that is not what was pushed is not there: whoever pushes it again repairs it.
+
     Raises:
         NotFound: There is none, or the reference is neither tag nor digest.
         StoreUnavailable: The store is away.
@@ -60,7 +68,23 @@ async def read_manifest(context: ServerContext, ref: RepositoryRef, reference: s
         manifest = await find_manifest(connection, place_of(ref), parsed)
     if manifest is None:
         raise NotFound("manifest", reference)
+    if Digest.of(manifest.content, manifest.digest.algorithm) != manifest.digest:
+        _log.error("damaged manifest", repository=ref.name, digest=str(manifest.digest))
+        raise NotFound("manifest", reference, hint="push it again: the database gave other bytes than were pushed")
+    await _renew(context, ref, manifest)
     return manifest
+
+
+async def _renew(context: ServerContext, ref: RepositoryRef, manifest: ManifestRecord) -> None:
+    # Whoever asks may be about to push an index that names it, and will not push it again.
+    now = context.clock.now()
+    if ref.whole_project or not wants_renewal(context.config.registry, manifest.touched, now):
+        return
+
+    async def work(connection: Connection) -> None:
+        await touch_manifest(connection, place_of(ref), manifest.digest, now=now)
+
+    await context.store.write(work, isolation=Isolation.READ_COMMITTED)
 
 
 async def write_manifest(
@@ -70,8 +94,8 @@ async def write_manifest(
 
     Raises:
         InputError: The reference is neither.
-        RegistryFault: It is not its digest, the manifest is not one, or names what is not there.
-        TooLarge: The project is over its bound.
+        RegistryFault: It is not its digest, the manifest is not one, names what is not there, or the project is over
+            its bound.
         StoreUnavailable: The store is away.
     """
     parsed = parse_manifest_reference(reference)
@@ -131,10 +155,11 @@ async def remove_manifest(context: ServerContext, ref: RepositoryRef, reference:
         parsed = parse_manifest_reference(reference)
     except InputError:
         raise NotFound("manifest", reference[:150]) from None
+    now = context.clock.now()
 
     async def work(connection: Connection) -> str | None:
         if isinstance(parsed, Digest):
-            return await delete_manifest(connection, place_of(ref), parsed)
+            return await delete_manifest(connection, place_of(ref), parsed, now=now)
         if not await delete_tag(connection, place_of(ref), parsed):
             raise LookupError(parsed)
         return None

@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 
 from metalmark.model import MetalmarkError
+from metalmark.server.registry_lease import lease_of
 from metalmark.store import Connection, delete_manifests, delete_old_tags, forsaken_manifests, images_of_jobs
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ _log = structlog.get_logger(__name__)
 class RegistryRetention:
     """Applies `registry.keep_tags` and `registry.keep_days`. Any number of processes may do so at once.
 
-    A tag goes first. The manifest that it stood for goes no earlier than with the next turn, and only if nothing has
-    come to need it: a job that looked the tag up just before is in the store by then.
+    A tag goes first. The manifest that it stood for goes no earlier than two turns later, and only if nothing has come
+    to need it in between: a job that looked the tag up just before is in the store by then.
     """
 
     def __init__(self, context: ServerContext) -> None:
@@ -55,12 +56,14 @@ class RegistryRetention:
         now = context.clock.now()
         age = _UNTAGGED if registry.keep_days is None else timedelta(days=registry.keep_days)
         before = None if registry.keep_days is None else now - age
+        untouched = now - max(age, lease_of(registry))
 
         async def work(connection: Connection) -> tuple[int, int, frozenset[tuple[UUID, str]]]:
             used = await images_of_jobs(connection)
+            # Looked for before tags go: what has had one until now was perhaps looked up by it a moment ago.
+            forsaken = await forsaken_manifests(connection, before=untouched, used=used)
             tags = await delete_old_tags(connection, keep=registry.keep_tags, before=before, used=used)
-            forsaken = await forsaken_manifests(connection, before=now - age, used=used)
-            manifests = await delete_manifests(connection, forsaken & self._seen)
+            manifests = await delete_manifests(connection, forsaken & self._seen, now=now)
             return tags, manifests, forsaken
 
         tags, manifests, forsaken = await context.store.write(work)

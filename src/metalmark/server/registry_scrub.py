@@ -53,6 +53,26 @@ class Scrubbed:
     """Blobs that were marked as damaged and are not, or no longer."""
 
 
+class ReadingPace:
+    """Holds a reader to so many bytes a second. Time that it did not use is not made up for later.
+
+    Args:
+        clock: Where it waits.
+        bytes_per_s: How fast at most.
+    """
+
+    def __init__(self, clock: Clock, bytes_per_s: int) -> None:
+        self._clock = clock
+        self._bytes_per_s = bytes_per_s
+        self._free_s = clock.monotonic_s()
+
+    async def spend(self, size_bytes: int) -> None:
+        """Count what was read, and wait until more may be."""
+        now = self._clock.monotonic_s()
+        self._free_s = max(now, self._free_s) + size_bytes / self._bytes_per_s
+        await self._clock.sleep_s(self._free_s - now)
+
+
 class Scrub:
     """One pass over the registry.
 
@@ -61,15 +81,24 @@ class Scrub:
         blobs: The storage.
         clock: Where the time of day is read.
         progress: Told after each blob how many bytes were read so far.
+        bytes_per_s: How fast blobs are read at most, so that who pushes and pulls meanwhile has the storage; None for
+            as fast as may be.
     """
 
     def __init__(
-        self, store: Store, blobs: Blobs, clock: Clock, *, progress: Callable[[int], None] = lambda _bytes: None
+        self,
+        store: Store,
+        blobs: Blobs,
+        clock: Clock,
+        *,
+        progress: Callable[[int], None] = lambda _bytes: None,
+        bytes_per_s: int | None = None,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._clock = clock
         self._progress = progress
+        self._pace = None if bytes_per_s is None else ReadingPace(clock, bytes_per_s)
         self._damage: list[Damage] = []
         self._blob_count = self._manifest_count = self._read_bytes = self._recovered = 0
 
@@ -122,7 +151,8 @@ class Scrub:
         async with self._store.read() as connection:
             parts = await find_parts(connection, content_id=blob.content_id)
         try:
-            digest = await digest_of(self._blobs, parts, blob.digest.algorithm)
+            paced = None if self._pace is None else self._pace.spend
+            digest = await digest_of(self._blobs, parts, blob.digest.algorithm, paced=paced)
         except NotFound:
             return "bytes are missing"
         return None if digest == blob.digest else "bytes are others"

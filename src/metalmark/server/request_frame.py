@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,7 +19,7 @@ from metalmark.system import Clock
 
 _ALWAYS: Mapping[str, str] = {
     "access-control-allow-origin": "*",
-    "access-control-expose-headers": "X-Request-Id, X-Total-Count",
+    "access-control-expose-headers": "X-Request-Id, X-Total-Count, Link, Docker-Content-Digest, OCI-Filters-Applied",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
@@ -35,6 +35,8 @@ _PREFLIGHT: Mapping[str, str] = {
 }
 _TOTAL = {200: "1", 201: "1", 202: "1", 204: "0"}
 _PASSED_ON = frozenset({"forwarded", "via", "x-forwarded-for", "x-real-ip"})
+_CLIENT_GONE = 499
+"""What logs and metrics have in place of a status that nobody got, as those of other servers do."""
 _HSTS = "max-age=31536000"
 
 _log = structlog.get_logger(__name__)
@@ -99,6 +101,9 @@ class RequestFrame:
                 await JSONResponse(None, headers=dict(_PREFLIGHT))(scope, receive, framed_send)
             else:
                 await self.app(scope, receive, framed_send)
+        except ClientDisconnect:
+            # Nobody is there to be answered, and a connection that breaks is no fault of the server's.
+            status = status or _CLIENT_GONE
         except Exception as error:
             if status or scope["type"] != "http":
                 # An answer that has begun can only be broken off; uvicorn does that, and logs the reason.

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request, Response
 
 from metalmark.model import Digest, InputError
+from metalmark.server.config import RegistrySection
 from metalmark.server.context import CurrentContext, ServerContext
 from metalmark.server.registry_access import RepositoryRef, allowed, may_pull
-from metalmark.server.registry_desk import RegistryDesk, place_of
+from metalmark.server.registry_desk import PARTS_MAX, RegistryDesk, place_of
 from metalmark.server.registry_errors import RegistryFault
 from metalmark.server.registry_scope import Action
 from metalmark.store import Connection, RepositoryPlace, UploadRecord, mount_blob
@@ -27,6 +28,12 @@ def _desk(request: Request, context: ServerContext) -> RegistryDesk:
         state.registry_desk = RegistryDesk(context)
     desk: RegistryDesk = state.registry_desk
     return desk
+
+
+def least_chunk(rules: RegistrySection) -> int:
+    """Return the bytes that each chunk of an upload should have at least, so that the largest blob can be uploaded."""
+    # Half of the parts are for chunks that broken connections cut.
+    return max(1, -(-rules.layer_max_bytes // (PARTS_MAX // 2)))
 
 
 def _single(request: Request, name: str) -> str | None:
@@ -74,7 +81,8 @@ async def begin_upload(request: Request, context: CurrentContext, name: str) -> 
         await desk.take_whole(ref, digest, request.stream(), announced=announced)
         return _created(ref, digest)
     upload = await desk.begin(ref)
-    return Response(status_code=202, headers=_progress(ref, upload))
+    headers = _progress(ref, upload) | {"OCI-Chunk-Min-Length": str(least_chunk(context.config.registry))}
+    return Response(status_code=202, headers=headers)
 
 
 async def _mounted(request: Request, context: ServerContext, ref: RepositoryRef, digest: Digest) -> bool:
@@ -114,7 +122,7 @@ def _required_digest(request: Request) -> Digest:
 @router.get("/v2/{name:path}/blobs/uploads/{session}")
 async def get_upload(request: Request, context: CurrentContext, name: str, session: str) -> Response:
     """View how far an upload is."""
-    ref = await allowed(request, context, name, Action.PUSH)
+    ref = await allowed(request, context, name, Action.PUSH, begins=False)
     upload = await _desk(request, context).find(ref, session)
     return Response(status_code=204, headers=_progress(ref, upload))
 
@@ -122,7 +130,7 @@ async def get_upload(request: Request, context: CurrentContext, name: str, sessi
 @router.patch("/v2/{name:path}/blobs/uploads/{session}")
 async def patch_upload(request: Request, context: CurrentContext, name: str, session: str) -> Response:
     """Go on with an upload."""
-    ref = await allowed(request, context, name, Action.PUSH)
+    ref = await allowed(request, context, name, Action.PUSH, begins=False)
     desk = _desk(request, context)
     upload = await desk.find(ref, session)
     _check_range(request, ref, upload)
@@ -133,7 +141,7 @@ async def patch_upload(request: Request, context: CurrentContext, name: str, ses
 @router.put("/v2/{name:path}/blobs/uploads/{session}")
 async def put_upload(request: Request, context: CurrentContext, name: str, session: str) -> Response:
     """End an upload, with its last bytes if there are any."""
-    ref = await allowed(request, context, name, Action.PUSH)
+    ref = await allowed(request, context, name, Action.PUSH, begins=False)
     desk = _desk(request, context)
     upload = await desk.find(ref, session)
     digest = _required_digest(request)
@@ -146,7 +154,7 @@ async def put_upload(request: Request, context: CurrentContext, name: str, sessi
 @router.delete("/v2/{name:path}/blobs/uploads/{session}")
 async def delete_upload(request: Request, context: CurrentContext, name: str, session: str) -> Response:
     """Cancel an upload."""
-    ref = await allowed(request, context, name, Action.PUSH)
+    ref = await allowed(request, context, name, Action.PUSH, begins=False)
     desk = _desk(request, context)
     await desk.cancel(await desk.find(ref, session))
     return Response(status_code=204)

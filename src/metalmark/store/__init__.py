@@ -105,6 +105,7 @@ from metalmark.store.projects import (
 )
 from metalmark.store.registry_blobs import (
     RegistryBlob,
+    Swept,
     blob_sizes,
     drop_unlinked,
     find_registry_blob,
@@ -119,7 +120,6 @@ from metalmark.store.registry_contents import (
     REGISTRY_PREFIX,
     ContentPart,
     condemn_content,
-    condemn_forsaken,
     condemned_contents,
     create_content,
     drop_contents,
@@ -161,7 +161,9 @@ from metalmark.store.registry_manifests import (
     list_referrers,
     list_tags,
     put_manifest,
+    touch_manifest,
 )  # fmt: skip
+from metalmark.store.registry_release import release_images
 from metalmark.store.registry_repositories import (
     RepositoryPlace,
     RepositoryRecord,
@@ -271,11 +273,11 @@ __all__ = [
     "Page", "ProjectChanges", "ProjectRecord", "ProjectShare", "PublishedUpdate", "ReferrerRecord", "RegistryBlob",
     "RegistryCounts", "ReportFilter", "ReportRecord", "ReportUser", "RepositoryPlace", "RepositoryRecord",
     "RunnerChanges", "RunnerProof", "RunnerRecord", "Selection", "Sight", "SpecChanges", "SpecRecord", "StartPoint",
-    "StartRequest", "Statistics", "Store", "StoredBlob", "StoredManifest", "StoredOutput", "Subscription",
+    "StartRequest", "Statistics", "Store", "StoredBlob", "StoredManifest", "StoredOutput", "Subscription", "Swept",
     "TagRecord", "TestbedChanges", "TestbedRecord", "UpdateAudience", "UploadRecord", "UserChanges", "UserRecord",
     "VersionRecord", "accept_invite", "add_member", "add_runner_spec", "announce", "any_user", "append_output",
     "append_to_upload", "back_up", "blob_sizes", "branch_for_run", "cancel_upload", "claim_job", "claim_jobs",
-    "condemn_content", "condemn_forsaken", "condemned_contents", "count_jobs", "count_parts", "count_uploads",
+    "condemn_content", "condemned_contents", "count_jobs", "count_parts", "count_uploads",
     "create_branch", "create_content", "create_invite", "create_key", "create_organization",
     "create_personal_organization", "create_project", "create_runner", "create_spec", "create_testbed", "create_user",
     "database_mark", "delete_branch", "delete_manifest", "delete_manifests", "delete_old_tags", "delete_report",
@@ -295,11 +297,11 @@ __all__ = [
     "mount_blob", "move_job", "name_of_repository", "names_of_blob", "needs_new_head", "new_report_id",
     "next_job_deadline", "note_heartbeat", "parse_database_url", "part_key", "pending_specs", "projects_of",
     "publish_blob", "publish_updates", "put_manifest", "read_output", "read_project_shares", "read_registry_counts",
-    "read_statistics", "record_act", "record_phase", "record_proof", "registry_bytes", "remove_member",
-    "remove_runner_spec", "rename_key", "renew_leases", "restart_branch", "restore", "retry_job", "return_claim",
-    "revoke_key", "revoke_keys", "rotate_runner_key", "runner_keys_in_force", "set_report_times", "start_point_for",
-    "start_upload", "stored_blobs", "stored_manifests", "testbed_for_run", "touch_blob", "unfinished_jobs",
-    "unlink_blob", "unlink_unused", "unread_jobs", "update_branch", "update_key", "update_member",
-    "update_organization", "update_project", "update_runner", "update_spec", "update_testbed", "update_user",
-    "vacuum", "version_for_report", "withdraw_updates",
+    "read_statistics", "record_act", "record_phase", "record_proof", "registry_bytes", "release_images",
+    "remove_member", "remove_runner_spec", "rename_key", "renew_leases", "restart_branch", "restore", "retry_job",
+    "return_claim", "revoke_key", "revoke_keys", "rotate_runner_key", "runner_keys_in_force", "set_report_times",
+    "start_point_for", "start_upload", "stored_blobs", "stored_manifests",
+    "testbed_for_run", "touch_blob", "touch_manifest", "unfinished_jobs", "unlink_blob", "unlink_unused", "unread_jobs",
+    "update_branch", "update_key", "update_member", "update_organization", "update_project", "update_runner",
+    "update_spec", "update_testbed", "update_user", "vacuum", "version_for_report", "withdraw_updates",
 ]  # fmt: skip

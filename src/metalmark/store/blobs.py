@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import obstore
@@ -23,13 +22,11 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from metalmark.model import DigestMismatch, InputError, NoSpace, NotFound, StoreAway, StoreFull, TooLarge, new_id
-from metalmark.system import in_thread, published, sync_folder
+from metalmark.store.blob_folder import CHUNK_BYTES, BlobFolder, Bytes, require_checksum
 
 if TYPE_CHECKING:
     from obstore import GetOptions
 
-CHUNK_BYTES = 1024 * 1024
-"""Size of the pieces in which a blob is streamed."""
 _PART_BYTES = 8 * 1024 * 1024
 _LISTED_AT_ONCE = 500
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
@@ -37,6 +34,7 @@ _KEY_MAX_LENGTH = 512
 _PRESENT = "probes/present"
 _REASON_CHARACTERS = 400
 _SCHEMES = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "https", "http"})
+_SHORT = ("InvalidRange", "416 Requested Range", "416 Range")
 _FULL = ("os error 28", "os error 122")  # ENOSPC and EDQUOT, as the Rust library words them
 
 
@@ -51,7 +49,7 @@ class BlobFacts:
 class Blobs:
     """Bytes under keys. Safe to use from many tasks, and from several processes."""
 
-    def __init__(self, backend: ObjectStore, folder: Path | None = None) -> None:
+    def __init__(self, backend: ObjectStore, folder: BlobFolder | None = None) -> None:
         self._backend = backend
         self._folder = folder
 
@@ -86,14 +84,14 @@ class Blobs:
         with _told("the folder of blobs"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             resolved = folder.resolve()
-            return cls(LocalStore(resolved), resolved)
+            return cls(LocalStore(resolved), BlobFolder(resolved))
 
     @classmethod
     def in_memory(cls) -> Blobs:
         """Return blobs that end with the process, for tests."""
         return cls(MemoryStore())
 
-    async def put(self, key: str, data: bytes | bytearray | AsyncIterator[bytes], *, durable: bool = True) -> int:
+    async def put(self, key: str, data: Bytes | AsyncIterator[Bytes], *, durable: bool = True) -> int:
         """Store a blob, in place of one that is there, and return its size in bytes.
 
         When the iterator raises, nothing is stored and its error goes on.
@@ -109,15 +107,16 @@ class Blobs:
         content = data if isinstance(data, (bytes, bytearray)) else _Counted(data)
         try:
             with _told(key):
-                await obstore.put_async(self._backend, _checked(key), content, chunk_size=_PART_BYTES)
+                if self._folder is not None:
+                    await self._folder.put(_checked(key), content, durable=durable)
+                else:
+                    whole = content if isinstance(content, (bytes, bytearray)) else content.as_bytes()
+                    await obstore.put_async(self._backend, _checked(key), whole, chunk_size=_PART_BYTES)
         except Exception:
             # What the source raised tells more than that the library could not go on.
             if isinstance(content, _Counted) and content.error is not None:
                 raise content.error from None
             raise
-        if durable and self._folder is not None:
-            with _told(key):
-                await in_thread(_synced, self._folder, key)
         return content.count if isinstance(content, _Counted) else len(content)
 
     async def join(self, parts: Sequence[str], key: str, *, checksum: str) -> bool:
@@ -129,8 +128,7 @@ class Blobs:
         """
         if self._folder is not None:
             with _told(key):
-                paths = [self._folder / _checked(part) for part in parts]
-                return await in_thread(_joined, paths, self._folder / _checked(key), self._folder, checksum)
+                return await self._folder.join([_checked(part) for part in parts], _checked(key), checksum=checksum)
         hasher = hashlib.sha256()
 
         async def whole() -> AsyncIterator[bytes]:
@@ -138,7 +136,7 @@ class Blobs:
                 content = await self.get(part)
                 hasher.update(content)
                 yield content
-            _require(hasher.hexdigest(), checksum)
+            require_checksum(hasher.hexdigest(), checksum)
 
         try:
             await self.put(key, whole())
@@ -157,11 +155,38 @@ class Blobs:
         with _told(key):
             if self._folder is not None:
                 # The library would hand it over in memory of its own, and copying that is most of the work.
-                return await in_thread(_read, self._folder / _checked(key), key, limit_bytes)
+                return await self._folder.read(_checked(key), limit_bytes=limit_bytes)
             result = await obstore.get_async(self._backend, _checked(key))
             if limit_bytes is not None and result.meta["size"] > limit_bytes:
                 raise TooLarge(f"blob {key}", limit_bytes)
             return bytes(await result.bytes_async())
+
+    async def get_range(self, key: str, start: int, end: int) -> bytes:
+        """Return the bytes of a blob from one offset to before another, which is greater; fewer where it ends before.
+
+        Raises:
+            NotFound: There is none under this key.
+            StoreUnavailable: It could not be read.
+        """
+        with _told(key):
+            if self._folder is not None:
+                return await self._folder.read_range(_checked(key), start, end)
+            return bytes(await obstore.get_range_async(self._backend, _checked(key), start=start, end=end))
+
+    async def open_file(self, key: str) -> IO[bytes] | None:
+        """Return a blob's file, open to be read, for whoever passes it on without reading it; they close it.
+
+        Returns:
+            None where blobs are no files.
+
+        Raises:
+            NotFound: There is none under this key.
+            StoreUnavailable: It could not be opened.
+        """
+        if self._folder is None:
+            return None
+        with _told(key):
+            return await self._folder.open(_checked(key))
 
     async def stream(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Yield a blob, or a range of it, in pieces of about `CHUNK_BYTES`.
@@ -177,7 +202,7 @@ class Blobs:
         """
         with _told(key):
             if self._folder is not None:
-                async for piece in _pieces(self._folder / _checked(key), start, end):
+                async for piece in self._folder.stream(_checked(key), start, end):
                     yield piece
                 return
             options: GetOptions = {}
@@ -222,6 +247,19 @@ class Blobs:
                 if found := tuple(item["path"] for item in batch if item["last_modified"] < before):
                     yield found
 
+    async def drop_unfinished(self, before: datetime) -> int:
+        """Delete what writes left in a folder that began before a time and were cut off; return how many files.
+
+        An object store keeps such things to itself: its own rules of life delete them.
+
+        Raises:
+            StoreUnavailable: The folder cannot be read.
+        """
+        if self._folder is None:
+            return 0
+        with _told("unfinished"):
+            return await self._folder.drop_unfinished(before)
+
     async def check(self) -> None:
         """Write a blob and delete it, and leave another one there for `answer`.
 
@@ -264,7 +302,7 @@ class Blobs:
 class _Counted:
     """Counts the bytes of a source and keeps its error."""
 
-    def __init__(self, source: AsyncIterator[bytes]) -> None:
+    def __init__(self, source: AsyncIterator[Bytes]) -> None:
         self._source = source
         self.count = 0
         self.error: BaseException | None = None
@@ -272,7 +310,7 @@ class _Counted:
     def __aiter__(self) -> _Counted:
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> Bytes:
         try:
             piece = await anext(self._source)
         except StopAsyncIteration:
@@ -283,65 +321,16 @@ class _Counted:
         self.count += len(piece)
         return piece
 
+    async def as_bytes(self) -> AsyncIterator[bytes]:
+        """Yield the pieces as the library for object stores takes them."""
+        async for piece in self:
+            yield bytes(piece)
+
 
 def _checked(key: str) -> str:
     if len(key) > _KEY_MAX_LENGTH or not _KEY.fullmatch(key):
         raise ValueError(f"not a key of a blob: {key[:64]!r}")
     return key
-
-
-async def _pieces(path: Path, start: int, end: int | None) -> AsyncIterator[bytes]:
-    stream = await in_thread(path.open, "rb")
-    try:
-        stream.seek(start)
-        left = end - start if end is not None else None
-        while piece := await in_thread(stream.read, CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)):
-            yield piece
-            left = None if left is None else left - len(piece)
-    finally:
-        stream.close()
-
-
-def _read(path: Path, key: str, limit_bytes: int | None) -> bytes:
-    with path.open("rb") as stream:
-        if limit_bytes is not None and os.fstat(stream.fileno()).st_size > limit_bytes:
-            raise TooLarge(f"blob {key}", limit_bytes)
-        return stream.read()
-
-
-def _synced(folder: Path, key: str) -> None:
-    path = folder / key
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-    for parent in path.parents:
-        sync_folder(parent)
-        if parent == folder:
-            break
-
-
-def _require(found: str, checksum: str) -> None:
-    if found != checksum:
-        raise DigestMismatch("the parts have another checksum")
-
-
-def _joined(parts: Sequence[Path], target: Path, folder: Path, checksum: str) -> bool:
-    hasher, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK_BYTES))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with published(target) as stream:
-            for part in parts:
-                with part.open("rb", buffering=0) as source:
-                    while read := source.readinto(buffer):
-                        hasher.update(buffer[:read])
-                        stream.write(buffer[:read])
-            _require(hasher.hexdigest(), checksum)
-    except DigestMismatch:
-        return False
-    for parent in target.parent.parents:
-        if not parent.is_relative_to(folder):
-            break
-        sync_folder(parent)
-    return True
 
 
 @contextmanager
@@ -357,4 +346,7 @@ def _told(key: str) -> Iterator[None]:
             raise StoreFull("no space left for blobs", hint="free some, or move `storage`") from error
         if any(mark in str(error) for mark in _FULL):
             raise StoreFull("no space left for blobs", hint="free some, or move server.storage") from error
+        if any(mark in str(error) for mark in _SHORT):
+            # What is asked for of it was written, and is not there any more.
+            raise NotFound("blob", key) from error
         raise StoreAway(f"blob {key} cannot be reached", why=type(error).__name__) from error

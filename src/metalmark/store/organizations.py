@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from metalmark.model import OrganizationRole, ResourceId, ResourceName, Slug, new_id, slug_for
 from metalmark.store.changes import given
 from metalmark.store.page import Page
+from metalmark.store.projects import hide_project
 from metalmark.store.selection import EVERYTHING, Selection, is_called, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import organization_roles, organizations, projects
@@ -130,9 +131,7 @@ async def hide_organization(connection: AsyncConnection, *, organization_id: UUI
         and_(projects.c.organization_id == organization_id, projects.c.deleted.is_(None))
     )
     for project_id in (await connection.execute(owned)).scalars().all():
-        names = {"name": f"Deleted {project_id}", "slug": f"deleted-{project_id}"}
-        change = update(projects).where(projects.c.id == project_id)
-        await connection.execute(change.values(**names, deleted=now, modified=now))
+        await hide_project(connection, project_id=project_id, now=now)
     return done.rowcount > 0
 
 

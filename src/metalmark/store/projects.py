@@ -24,6 +24,7 @@ from metalmark.model import (
 from metalmark.store.changes import given
 from metalmark.store.members import give_project_role
 from metalmark.store.page import Page
+from metalmark.store.registry_release import release_images
 from metalmark.store.selection import EVERYTHING, Selection, is_called, selected_rows
 from metalmark.store.slugs import insert_with_slug
 from metalmark.store.tables import jobs, organization_roles, project_roles, projects, reports
@@ -198,15 +199,20 @@ async def update_project(
 async def hide_project(connection: AsyncConnection, *, project_id: UUID, now: datetime) -> bool:
     """Delete a project softly: nobody finds it, its keys are void, and its name and slug are free.
 
+    Its reports stay, for whoever keeps books. Its images go: nobody could pull them any more.
+
     Returns:
         Whether there was one.
     """
     values = {"name": f"Deleted {project_id}", "slug": f"deleted-{project_id}", "deleted": now, "modified": now}
     named = and_(projects.c.id == project_id, _there)
-    return (await connection.execute(update(projects).where(named).values(**values))).rowcount > 0
+    if (await connection.execute(update(projects).where(named).values(**values))).rowcount == 0:
+        return False
+    await release_images(connection, project_ids=[project_id], now=now)
+    return True
 
 
-async def erase_project(connection: AsyncConnection, *, project_id: UUID) -> tuple[str, ...]:
+async def erase_project(connection: AsyncConnection, *, project_id: UUID, now: datetime) -> tuple[str, ...]:
     """Delete a project for good, with all that is in it, also one that was deleted softly.
 
     Returns:
@@ -218,6 +224,7 @@ async def erase_project(connection: AsyncConnection, *, project_id: UUID) -> tup
     # Reports first: what they name must not go before them, and a cascade gives no order.
     await connection.execute(delete(jobs).where(jobs.c.project_id == project_id))
     await connection.execute(delete(reports).where(reports.c.project_id == project_id))
+    await release_images(connection, project_ids=[project_id], now=now)
     await connection.execute(delete(projects).where(projects.c.id == project_id))
     return tuple(keys)
 

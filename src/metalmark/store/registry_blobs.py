@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Digest
@@ -40,8 +40,8 @@ class RegistryBlob:
     digest: Digest
     size_bytes: int
     content_id: UUID
-    touched: datetime
-    """When somebody last asked for it who may push a manifest of it."""
+    touched: datetime | None
+    """When somebody last asked for it who may push a manifest of it; None while a manifest there names it."""
 
 
 async def find_registry_blob(
@@ -133,7 +133,9 @@ async def touch_blob(connection: AsyncConnection, place: RepositoryPlace, digest
     await connection.execute(update(registry_links).where(linked).values(touched=now))
 
 
-async def unlink_blob(connection: AsyncConnection, place: RepositoryPlace, digest: Digest) -> str | None:
+async def unlink_blob(
+    connection: AsyncConnection, place: RepositoryPlace, digest: Digest, *, now: datetime
+) -> str | None:
     """Take a blob from a repository, unless a manifest there names it.
 
     Returns:
@@ -151,7 +153,33 @@ async def unlink_blob(connection: AsyncConnection, place: RepositoryPlace, diges
     linked = and_(registry_links.c.repository_id == repository_id, registry_links.c.digest == str(digest))
     if (await connection.execute(delete(registry_links).where(linked))).rowcount != 1:
         raise LookupError(digest)
+    await loosen_blobs(connection, registry_blobs.c.digest == str(digest), now=now)
     return None
+
+
+async def loosen_blobs(connection: AsyncConnection, which: ColumnElement[bool], *, now: datetime) -> None:
+    """Note of blobs that they were taken from a repository: it may have been the last one.
+
+    Args:
+        connection: Of the write that takes them.
+        which: A condition on `registry_blobs`.
+        now: The time of day.
+    """
+    await connection.execute(update(registry_blobs).where(which, registry_blobs.c.loose.is_(None)).values(loose=now))
+
+
+async def renew_named(connection: AsyncConnection, which: ColumnElement[bool], *, now: datetime) -> None:
+    """Begin the leases of blobs anew that manifests name which are about to be deleted.
+
+    Args:
+        connection: Of the write that deletes them.
+        which: A condition on `registry_manifest_blobs`.
+        now: The time of day.
+    """
+    links, named = registry_links, registry_manifest_blobs
+    freed = select(named.c.repository_id, named.c.digest).where(which)
+    these = tuple_(links.c.repository_id, links.c.digest).in_(freed)
+    await connection.execute(update(links).where(these, links.c.touched.is_(None)).values(touched=now))
 
 
 async def blob_sizes(connection: AsyncConnection, *, repository_id: UUID, digests: Sequence[str]) -> Mapping[str, int]:
@@ -176,7 +204,8 @@ async def registry_bytes(connection: AsyncConnection, *, project_id: UUID) -> in
     """Return what a project takes of the registry: each of its blobs once, its manifests, uploads that go on."""
     of_project = registry_repositories.c.project_id == project_id
     ids = select(registry_repositories.c.id).where(of_project)
-    linked = exists().where(registry_links.c.digest == registry_blobs.c.digest, registry_links.c.repository_id.in_(ids))
+    # From the project's links to their blobs: there are many more blobs than a project has.
+    linked = registry_blobs.c.digest.in_(select(registry_links.c.digest).where(registry_links.c.repository_id.in_(ids)))
     uploads = registry_uploads.join(registry_contents, registry_contents.c.id == registry_uploads.c.content_id)
     sums: list[Any] = [
         select(func.sum(registry_blobs.c.size_bytes)).where(linked),
@@ -188,30 +217,53 @@ async def registry_bytes(connection: AsyncConnection, *, project_id: UUID) -> in
     return sum([int((await connection.execute(query)).scalar_one() or 0) for query in sums])
 
 
-def _unused() -> ColumnElement[bool]:
-    named = registry_manifest_blobs
-    return ~exists().where(
-        named.c.repository_id == registry_links.c.repository_id, named.c.digest == registry_links.c.digest
-    )
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """What a step of a collection has done."""
+
+    seen: int
+    """Rows that it looked at; none of them will be looked at again until something changes."""
+    gone: int
+    """Those that went."""
 
 
-async def unlink_unused(connection: AsyncConnection, *, before: datetime, most: int) -> int:
-    """Take blobs from repositories where no manifest names them and whose lease is over; return how many."""
-    links = registry_links
-    query = select(links.c.repository_id, links.c.digest).where(links.c.touched < before, _unused()).limit(most)
+async def unlink_unused(connection: AsyncConnection, *, before: datetime, now: datetime, most: int) -> Swept:
+    """Look at blobs whose leases are over: they leave their repository, unless a manifest there names them.
+
+    Args:
+        connection: Of a write.
+        before: When those leases were last renewed at the latest.
+        now: The time of day.
+        most: How many to look at.
+    """
+    links, named = registry_links, registry_manifest_blobs
+    naming = exists().where(named.c.repository_id == links.c.repository_id, named.c.digest == links.c.digest)
+    columns = (links.c.repository_id, links.c.digest, naming.label("is_named"))
+    query = select(*columns).where(links.c.touched < before).order_by(links.c.touched).limit(most)
     rows = (await connection.execute(query)).all()
+    unused = [row for row in rows if not row.is_named]
     for row in rows:
         one = and_(links.c.repository_id == row.repository_id, links.c.digest == row.digest)
-        await connection.execute(delete(links).where(one))
-    return len(rows)
+        if row.is_named:
+            await connection.execute(update(links).where(one).values(touched=None))
+        else:
+            await connection.execute(delete(links).where(one))
+            await loosen_blobs(connection, registry_blobs.c.digest == row.digest, now=now)
+    return Swept(seen=len(rows), gone=len(unused))
 
 
-async def drop_unlinked(connection: AsyncConnection, *, now: datetime, most: int) -> int:
-    """Forget blobs that are visible nowhere, condemn their contents, and return how many."""
+async def drop_unlinked(connection: AsyncConnection, *, now: datetime, most: int) -> Swept:
+    """Look at blobs that were taken from a repository: those in no other are forgotten, their contents condemned."""
     blobs = registry_blobs
-    nowhere = ~exists().where(registry_links.c.digest == blobs.c.digest)
-    rows = (await connection.execute(select(blobs.c.digest, blobs.c.content_id).where(nowhere).limit(most))).all()
+    linked = exists().where(registry_links.c.digest == blobs.c.digest).label("is_linked")
+    query = select(blobs.c.digest, blobs.c.content_id, linked).where(blobs.c.loose.is_not(None))
+    rows = (await connection.execute(query.order_by(blobs.c.loose).limit(most))).all()
+    nowhere = [row for row in rows if not row.is_linked]
     for row in rows:
-        await connection.execute(delete(blobs).where(blobs.c.digest == row.digest))
-        await condemn_content(connection, content_id=row.content_id, now=now)
-    return len(rows)
+        this = blobs.c.digest == row.digest
+        if row.is_linked:
+            await connection.execute(update(blobs).where(this).values(loose=None))
+        else:
+            await connection.execute(delete(blobs).where(this))
+            await condemn_content(connection, content_id=row.content_id, now=now)
+    return Swept(seen=len(rows), gone=len(nowhere))

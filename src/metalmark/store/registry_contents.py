@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import new_id
-from metalmark.store.tables import registry_blobs, registry_contents, registry_parts, registry_uploads
+from metalmark.store.tables import registry_contents, registry_parts
 
 REGISTRY_PREFIX = "registry"
 """Of the keys of all parts."""
@@ -93,24 +93,6 @@ async def condemn_content(connection: AsyncConnection, *, content_id: UUID, now:
     """Note that nothing refers to a content any more."""
     there = (registry_contents.c.id == content_id) & registry_contents.c.condemned.is_(None)
     await connection.execute(update(registry_contents).where(there).values(condemned=now))
-
-
-async def condemn_forsaken(connection: AsyncConnection, *, now: datetime, most: int) -> int:
-    """Condemn contents whose upload went with its project, and return how many."""
-    contents = registry_contents
-    forsaken = (
-        select(contents.c.id)
-        .where(
-            contents.c.condemned.is_(None),
-            ~exists().where(registry_blobs.c.content_id == contents.c.id),
-            ~exists().where(registry_uploads.c.content_id == contents.c.id),
-        )
-        .limit(most)
-    )
-    found = tuple((await connection.execute(forsaken)).scalars())
-    if found:
-        await connection.execute(update(contents).where(contents.c.id.in_(found)).values(condemned=now))
-    return len(found)
 
 
 async def condemned_contents(connection: AsyncConnection, *, before: datetime, most: int) -> tuple[UUID, ...]:

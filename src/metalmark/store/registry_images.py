@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Digest, JobStatus
 from metalmark.store.page import Page, rows_of
+from metalmark.store.registry_blobs import renew_named
 from metalmark.store.tables import (
     jobs,
     registry_blobs,
@@ -125,7 +126,7 @@ async def forsaken_manifests(
 
     Args:
         connection: Of any transaction.
-        before: Those that were pushed later are left out: their push may be under way.
+        before: Those that were pushed or asked for later are left out: the push of an index of them may be under way.
         used: Projects and digests of images that stay in any case.
     """
     manifests, children, repositories = registry_manifests, registry_manifest_children, registry_repositories
@@ -135,7 +136,7 @@ async def forsaken_manifests(
         select(own, manifests.c.digest, repositories.c.project_id)
         .select_from(manifests.join(repositories, repositories.c.id == own))
         .where(
-            manifests.c.created < before,
+            manifests.c.touched < before,
             ~exists().where(registry_tags.c.repository_id == own, registry_tags.c.digest == manifests.c.digest),
             ~exists().where(children.c.repository_id == own, children.c.digest == manifests.c.digest),
             # A signature goes after what it is of.
@@ -146,10 +147,13 @@ async def forsaken_manifests(
     return frozenset((row.repository_id, row.digest) for row in rows if (row.project_id, row.digest) not in used)
 
 
-async def delete_manifests(connection: AsyncConnection, gone: Collection[tuple[UUID, str]]) -> int:
+async def delete_manifests(connection: AsyncConnection, gone: Collection[tuple[UUID, str]], *, now: datetime) -> int:
     """Delete manifests by repository and digest, and return how many there were."""
     manifests, named, deleted = registry_manifests, sorted(gone, key=str), 0
     for start in range(0, len(named), _AT_ONCE):
-        this = tuple_(manifests.c.repository_id, manifests.c.digest).in_(named[start : start + _AT_ONCE])
+        these = named[start : start + _AT_ONCE]
+        naming = tuple_(registry_manifest_blobs.c.repository_id, registry_manifest_blobs.c.manifest).in_(these)
+        await renew_named(connection, naming, now=now)
+        this = tuple_(manifests.c.repository_id, manifests.c.digest).in_(these)
         deleted += (await connection.execute(delete(manifests).where(this))).rowcount
     return deleted

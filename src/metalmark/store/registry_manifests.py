@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import Digest
-from metalmark.store.registry_blobs import blob_sizes
+from metalmark.store.registry_blobs import blob_sizes, renew_named
 from metalmark.store.registry_repositories import (
     RepositoryPlace,
     ensure_repository,
@@ -54,6 +54,8 @@ class ManifestRecord:
     digest: Digest
     media_type: str
     content: bytes
+    touched: datetime
+    """When somebody last asked for it who may push an index of it, or a tag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +129,7 @@ async def put_manifest(
         "artifact_type": new.artifact_type,
         "annotations": None if new.annotations is None else dict(new.annotations),
         "created": now,
+        "touched": now,
     }
     await insert_or_change(connection, registry_manifests, ("repository_id", "digest"), row, kept=("created",))
     for table, named in ((registry_manifest_blobs, new.blobs), (registry_manifest_children, new.children)):
@@ -187,22 +190,33 @@ async def find_manifest(
     connection: AsyncConnection, place: RepositoryPlace, reference: Digest | str
 ) -> ManifestRecord | None:
     """Return the manifest that a tag or digest stands for; None when there is none."""
-    digest = await find_manifest_digest(connection, place, reference)
-    if digest is None:
+    manifests, tags, repositories = registry_manifests, registry_tags, registry_repositories
+    joined = manifests.join(repositories, repositories.c.id == manifests.c.repository_id)
+    condition = manifests.c.digest == str(reference)
+    if not isinstance(reference, Digest):
+        # A tag means something in one repository only.
+        place = RepositoryPlace(project_id=place.project_id, inner=place.inner)
+        same = and_(tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest)
+        joined, condition = joined.join(tags, same), tags.c.tag == reference
+    columns = (manifests.c.digest, manifests.c.media_type, manifests.c.content, manifests.c.touched)
+    query = select(*columns).select_from(joined).where(condition, place.includes()).limit(1)
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
         return None
-    manifests = registry_manifests
-    joined = manifests.join(registry_repositories, registry_repositories.c.id == manifests.c.repository_id)
-    query = (
-        select(manifests.c.media_type, manifests.c.content)
-        .select_from(joined)
-        .where(manifests.c.digest == str(digest), place.includes())
-        .limit(1)
-    )
-    row = (await connection.execute(query)).one()
-    return ManifestRecord(digest=digest, media_type=row.media_type, content=row.content)
+    digest = Digest.parse(row.digest)
+    return ManifestRecord(digest=digest, media_type=row.media_type, content=row.content, touched=row.touched)
 
 
-async def delete_manifest(connection: AsyncConnection, place: RepositoryPlace, digest: Digest) -> str | None:
+async def touch_manifest(connection: AsyncConnection, place: RepositoryPlace, digest: Digest, *, now: datetime) -> None:
+    """Renew the lease of a manifest in a repository."""
+    repository_id = await find_repository_id(connection, place)
+    this = and_(registry_manifests.c.repository_id == repository_id, registry_manifests.c.digest == str(digest))
+    await connection.execute(update(registry_manifests).where(this).values(touched=now))
+
+
+async def delete_manifest(
+    connection: AsyncConnection, place: RepositoryPlace, digest: Digest, *, now: datetime
+) -> str | None:
     """Delete a manifest with all tags of it, unless an index names it.
 
     Returns:
@@ -217,7 +231,9 @@ async def delete_manifest(connection: AsyncConnection, place: RepositoryPlace, d
     index = (await connection.execute(by.limit(1))).scalar_one_or_none()
     if index is not None:
         return str(index)
-    manifests = registry_manifests
+    named, manifests = registry_manifest_blobs, registry_manifests
+    naming = and_(named.c.repository_id == repository_id, named.c.manifest == str(digest))
+    await renew_named(connection, naming, now=now)
     this = and_(manifests.c.repository_id == repository_id, manifests.c.digest == str(digest))
     if (await connection.execute(delete(manifests).where(this))).rowcount != 1:
         raise LookupError(digest)
@@ -242,11 +258,12 @@ async def list_tags(
         after: A tag, whether it is there or not: those that come after it.
         limit: How many at most.
     """
-    tags, manifests, repositories = registry_tags, registry_manifests, registry_repositories
+    tags, manifests = registry_tags, registry_manifests
     same = and_(manifests.c.repository_id == tags.c.repository_id, manifests.c.digest == tags.c.digest)
-    joined = tags.join(manifests, same).join(repositories, repositories.c.id == tags.c.repository_id)
     columns = (tags.c.tag, tags.c.digest, tags.c.pushed, manifests.c.media_type, manifests.c.size_bytes)
-    query = select(*columns).select_from(joined).where(place.includes())
+    # Not joined: so an index gives a page in its order, however many tags there are.
+    repository_id = await find_repository_id(connection, place)
+    query = select(*columns).select_from(tags.join(manifests, same)).where(tags.c.repository_id == repository_id)
     if after is not None:
         query = query.where(_comes_after(after))
     rows = await connection.execute(query.order_by(tags.c.folded, tags.c.tag).limit(limit))

@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, Table, and_, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from metalmark.model import new_id
-from metalmark.store.tables import registry_manifests, registry_repositories, registry_tags
+from metalmark.model import NotFound, new_id
+from metalmark.store.tables import projects, registry_manifests, registry_repositories, registry_tags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,17 @@ class RepositoryRecord:
 
 
 async def ensure_repository(connection: AsyncConnection, place: RepositoryPlace, *, now: datetime) -> UUID:
-    """Return a repository's identifier, and make it when it is not there."""
+    """Return a repository's identifier, and make it when it is not there.
+
+    Raises:
+        NotFound: Its project is gone: deleted, perhaps softly, since the push began.
+    """
     found = await find_repository_id(connection, place)
     if found is not None:
         return found
+    owner = select(projects.c.id).where(projects.c.id == place.project_id, projects.c.deleted.is_(None))
+    if (await connection.execute(owner)).one_or_none() is None:
+        raise NotFound("project", place.project_id)
     new = {"id": new_id(), "project_id": place.project_id, "inner": place.inner, "created": now}
     await insert_unless_there(connection, registry_repositories, new)
     made = await find_repository_id(connection, place)

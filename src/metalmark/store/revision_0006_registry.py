@@ -68,6 +68,7 @@ def _registry_blobs(op: Operations) -> None:
         Column("content_id", Identifier(), nullable=False),
         Column("created", Instant(), nullable=False),
         Column("damaged", Instant(), nullable=True),
+        Column("loose", Instant(), nullable=True),
         ForeignKeyConstraint(
             ["content_id"], ["registry_contents.id"], name="fk_registry_blobs_content_id", ondelete="RESTRICT"
         ),
@@ -83,6 +84,14 @@ def _indexes_of_registry_blobs(op: Operations) -> None:
         unique=False,
         sqlite_where=text("damaged IS NOT NULL"),
         postgresql_where=text("damaged IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_registry_blobs_loose",
+        "registry_blobs",
+        ["loose"],
+        unique=False,
+        sqlite_where=text("loose IS NOT NULL"),
+        postgresql_where=text("loose IS NOT NULL"),
     )
     op.create_index("ix_registry_blobs_of_content", "registry_blobs", ["content_id"], unique=False)
 
@@ -123,7 +132,7 @@ def _registry_links(op: Operations) -> None:
         Column("repository_id", Identifier(), nullable=False),
         Column("digest", Words(), nullable=False),
         Column("created", Instant(), nullable=False),
-        Column("touched", Instant(), nullable=False),
+        Column("touched", Instant(), nullable=True),
         ForeignKeyConstraint(
             ["digest"], ["registry_blobs.digest"], name="fk_registry_links_digest", ondelete="RESTRICT"
         ),
@@ -135,7 +144,14 @@ def _registry_links(op: Operations) -> None:
 
 
 def _indexes_of_registry_links(op: Operations) -> None:
-    op.create_index("ix_registry_links_by_age", "registry_links", ["touched"], unique=False)
+    op.create_index(
+        "ix_registry_links_by_age",
+        "registry_links",
+        ["touched"],
+        unique=False,
+        sqlite_where=text("touched IS NOT NULL"),
+        postgresql_where=text("touched IS NOT NULL"),
+    )
     op.create_index("ix_registry_links_of_blob", "registry_links", ["digest"], unique=False)
 
 
@@ -151,6 +167,7 @@ def _registry_manifests(op: Operations) -> None:
         Column("artifact_type", Words(), nullable=True),
         Column("annotations", Document(), nullable=True),
         Column("created", Instant(), nullable=False),
+        Column("touched", Instant(), nullable=False),
         ForeignKeyConstraint(
             ["repository_id"],
             ["registry_repositories.id"],

@@ -104,7 +104,6 @@ class SqliteEngine:
     def __init__(self, path: Path, pace: Pace, notices: Notices, *, alone: bool) -> None:
         busy = f"busy_timeout={round(pace.lock_s * 1000)}"
         url = URL.create("sqlite+aiosqlite", database=str(path))
-        creator = partial(connect, path)
         shared = ("foreign_keys=ON", busy, "temp_store=MEMORY")
         # FULL: an acknowledged result outlives a power cut. Group commit makes it cheap.
         writing = ("journal_mode=WAL", "synchronous=FULL", "journal_size_limit=67108864", *shared)
@@ -113,10 +112,12 @@ class SqliteEngine:
         self._turns = Turns(pace.connections, pace.lock_s)
         self._pace = pace
         self._notices = notices
-        self._writing = create_async_engine(url, poolclass=NullPool, async_creator=creator, hide_parameters=True)
+        self._writing = create_async_engine(
+            url, poolclass=NullPool, async_creator=partial(connect, path), hide_parameters=True
+        )
         self._reading = create_async_engine(
             url,
-            async_creator=creator,
+            async_creator=partial(connect, path, reads=True),
             hide_parameters=True,
             pool_size=pace.connections,
             max_overflow=0,

@@ -175,6 +175,8 @@ def standing_rig(
     servers: int = 1,
     jobs: Settings | None = None,
     host: str = "127.0.0.1",
+    tls: Settings | None = None,
+    ca_file: Path | None = None,
 ) -> Iterator[Rig]:
     """Start servers and a registry; with the context all ends, the runners too.
 
@@ -184,6 +186,8 @@ def standing_rig(
         servers: How many processes share it.
         jobs: The section ``jobs`` of their configuration.
         host: Address that they listen on, and that runners find them at.
+        tls: The section ``tls`` of their configuration, for https.
+        ca_file: Authority of that certificate.
     """
     with ExitStack() as stack:
         registry = stack.enter_context(StandInRegistry())
@@ -193,13 +197,16 @@ def standing_rig(
             "jobs": jobs or {},
             "limits": UNLIMITED,
             "registry": {"allowed": [registry.name]},
+            "tls": tls or {},
+            # Each process has another port, and takes what the others sign.
+            "auth": {"issuer": "http://rig.example/"},
         }
         busybox = busybox_image(folder / "image")
         image = f"{registry.name}/busybox@{registry.push(busybox)}"
         rig = Rig(folder=folder, servers=[], registry=registry, image=image, busybox=busybox)
         stack.callback(_stop_all, rig)
         for number in range(servers):
-            server = ServerProcess(folder=folder, settings=settings, name=f"server{number}", host=host)
+            server = ServerProcess(folder=folder, settings=settings, name=f"server{number}", host=host, ca_file=ca_file)
             rig.servers.append(server)
             server.start()
         rig.key = rig.server.admin_key()

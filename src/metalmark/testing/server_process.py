@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -53,13 +54,15 @@ class ServerProcess:
     """Tells processes of one folder apart."""
     host: str = "127.0.0.1"
     """Address that it listens on."""
+    ca_file: Path | None = None
+    """Authority of its certificate, where its settings name one."""
 
     _process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """``http://host:port``."""
-        return f"http://{self.host}:{self.port}"
+        """``http://host:port``, or ``https://`` with a certificate."""
+        return f"{'http' if self.ca_file is None else 'https'}://{self.host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -107,12 +110,13 @@ class ServerProcess:
             RuntimeError: The process ended instead, or does not serve in time.
         """
         deadline = time.monotonic() + seconds
+        trusted = ssl.create_default_context(cafile=self.ca_file) if self.ca_file is not None else True
         while time.monotonic() < deadline:
             if not self.alive:
                 message = f"the server ended:\n{self.log()[-4000:]}"
                 raise RuntimeError(message)
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/readyz", timeout=5, trust_env=False).status_code == 200:
+                if httpx.get(f"{self.url}/readyz", timeout=5, trust_env=False, verify=trusted).status_code == 200:
                     return
             time.sleep(0.05)
         message = f"the server does not serve:\n{self.log()[-4000:]}"

@@ -5,7 +5,11 @@ lost, and every tag can be read whole.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,13 +18,19 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.server.registry.pushing import CONFIG, LAYER, MANIFEST, descriptor, document, ranged
+from tests.integration.server.registry.pushing import CONFIG, INDEX, LAYER, MANIFEST, descriptor, document, ranged
 
 from metalmark.model import Digest
 from metalmark.testing.server_process import UNLIMITED, ServerProcess, Settings, running_server_process
 
 REGISTRY: Settings = {"lease_s": 20, "upload_timeout_s": 20, "reading_s": 5, "collect_every_s": 1}
 """Everything that is not needed goes as soon as may be, so that what is needed is in danger as often as may be."""
+LENGTHS = (1800, 10_800) if os.environ.get("METALMARK_SOAK") else (30,)
+"""Seconds that it goes on; METALMARK_REGISTRY_SOAK_S names others."""
+if "METALMARK_REGISTRY_SOAK_S" in os.environ:
+    LENGTHS = (int(os.environ["METALMARK_REGISTRY_SOAK_S"]),)
+BETWEEN_S = 10.0
+"""From one kill to the next."""
 CLIENTS = 3
 TAGS = 4
 LAYERS = 12
@@ -34,18 +44,21 @@ class Client:
         self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False)
         self._random = random.Random(number)
         self._name = f"{project}/client{number}"
+        self._others = [f"{project}/client{other}" for other in range(CLIENTS) if other != number]
         # Few layers, and the same for all clients: they go and come back all the time, in several repositories.
         self._layers = [random.Random(layer).randbytes(20_000 + 50_000 * layer) for layer in range(LAYERS)]
         self.said: dict[str, set[bytes | None]] = {}
         """What each tag may be: one manifest, or both while the answer to a change was lost; None for none."""
-        self.pushed = self.pulled = self.deleted = self.refused = 0
+        self.pushed = self.pulled = self.deleted = self.refused = self.mounted = self.indexes = 0
 
     def act(self) -> None:
         """Do something, which the server may not survive."""
         tag = f"t{self._random.randrange(TAGS)}"
         choice = self._random.random()
-        if choice < 0.6 or not self.said:
+        if choice < 0.5 or not self.said:
             self._push(tag)
+        elif choice < 0.6:
+            self._push_index(f"i{self._random.randrange(TAGS)}")
         elif choice < 0.85:
             self.check(self._random.choice(sorted(self.said)))
         else:
@@ -68,14 +81,27 @@ class Client:
         manifest = document(
             {"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(config, CONFIG), "layers": described}
         )
+        self._put(tag, manifest, MANIFEST)
+
+    def _push_index(self, tag: str) -> None:
+        certain = [may for may in map(tuple, self.said.values()) if len(may) == 1 and may[0] and b'"layers"' in may[0]]
+        images = {may[0] for may in certain if may[0] is not None}
+        described = [descriptor(image, MANIFEST) for image in sorted(images)[:2]]
+        more = {"annotations": {"number": str(self._random.random())}}
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": described, **more}
+        self._put(tag, document(index), INDEX)
+        self.indexes += 1
+
+    def _put(self, tag: str, manifest: bytes, media_type: str) -> None:
         before = self.said.get(tag, {None})
         self.said[tag] = before | {manifest}
-        headers = {"content-type": MANIFEST}
+        headers = {"content-type": media_type}
         answer = self._call("PUT", f"/v2/{self._name}/manifests/{tag}", content=manifest, headers=headers)
         if answer.status_code == 201:
             self.said[tag] = {manifest}
             self.pushed += 1
         else:
+            assert media_type == MANIFEST, f"what an index names was there: {answer.text}"
             # This push was slower than its lease: then it has to begin anew, and nothing of it is there.
             assert answer.json()["errors"][0]["code"] == "MANIFEST_BLOB_UNKNOWN", answer.text
             self.said[tag] = before
@@ -86,7 +112,13 @@ class Client:
         if self._call("HEAD", f"/v2/{self._name}/blobs/{digest}").status_code == 200:
             return
         while True:
-            location = self._call("POST", f"/v2/{self._name}/blobs/uploads/").headers["location"]
+            mount = {"mount": str(digest), "from": self._random.choice(self._others)}
+            query = mount if self._random.random() < 0.3 else {}
+            begun = self._call("POST", f"/v2/{self._name}/blobs/uploads/", params=query)
+            if begun.status_code == 201:
+                self.mounted += 1
+                return
+            location = begun.headers["location"]
             half = len(content) // 2 if self._random.random() < 0.5 else 0
             if half:
                 self._call("PATCH", location, content=content[:half], headers=ranged(0, content[:half]))
@@ -104,12 +136,18 @@ class Client:
         self.said[tag] = {found}
         if found is None:
             return
-        named = answer.json()
-        for entry in (named["config"], *named["layers"]):
+        self._read_named(tag, answer.json())
+        self.pulled += 1
+
+    def _read_named(self, tag: str, named: dict[str, Any]) -> None:
+        for entry in named.get("manifests", []):
+            image = self._call("GET", f"/v2/{self._name}/manifests/{entry['digest']}")
+            assert image.status_code == 200, (tag, image.text)
+            self._read_named(tag, image.json())
+        for entry in (named["config"], *named["layers"]) if "config" in named else ():
             blob = self._call("GET", f"/v2/{self._name}/blobs/{entry['digest']}")
             assert blob.status_code == 200, (tag, blob.text)
             assert str(Digest.of(blob.content)) == entry["digest"]
-        self.pulled += 1
 
     def _delete(self, tag: str) -> None:
         head = self._call("HEAD", f"/v2/{self._name}/manifests/{tag}")
@@ -123,6 +161,10 @@ class Client:
             if any(each is not None and str(Digest.of(each)) == digest for each in may):
                 self.said[name] = may | {None}
         answer = self._call("DELETE", f"/v2/{self._name}/manifests/{digest}")
+        if answer.status_code == 405:
+            # An index names it.
+            self.said = before
+            return
         assert answer.status_code in (202, 404), answer.text
         self.deleted += 1
 
@@ -163,8 +205,9 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerPro
         yield running
 
 
-def test_no_digest_is_lost(server: ServerProcess, soak: bool) -> None:
-    seconds, between = (1800.0, 20.0) if soak else (30.0, 10.0)
+@pytest.mark.timeout(max(LENGTHS) + 600)
+@pytest.mark.parametrize("seconds", LENGTHS)
+def test_no_digest_is_lost(server: ServerProcess, seconds: int) -> None:
     key, project = make_project(server)
     clients = [Client(server.url, key, project, number) for number in range(CLIENTS)]
     faults: list[BaseException] = []
@@ -173,8 +216,8 @@ def test_no_digest_is_lost(server: ServerProcess, soak: bool) -> None:
     for thread in threads:
         thread.start()
     try:
-        while time.monotonic() < until - between / 2 and not faults:
-            time.sleep(between)
+        while time.monotonic() < until - BETWEEN_S / 2 and not faults:
+            time.sleep(BETWEEN_S)
             server.kill()
             server.start()
     finally:
@@ -185,8 +228,24 @@ def test_no_digest_is_lost(server: ServerProcess, soak: bool) -> None:
         for tag in client.said:
             client.check(tag)
         client.close()
-    names = ("pushed", "pulled", "deleted", "refused")
+    names = ("pushed", "indexes", "pulled", "deleted", "refused", "mounted")
     print({name: sum(getattr(client, name) for client in clients) for name in names})  # noqa: T201  figures of a soak
     assert sum(client.pushed for client in clients) > 0
     assert sum(client.pulled for client in clients) > 0
     assert "registry not collected" not in server.log()
+    assert scrubbed(server)["damage"] == []
+
+
+def scrubbed(server: ServerProcess) -> dict[str, Any]:
+    """Everything that is stored, read and hashed by the operator's own command."""
+    command = [str(Path(sys.executable).with_name("metalmark")), "registry", "scrub", "--json"]
+    config = ["--config", str(server.folder / f"{server.name}.toml")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("METALMARK_")}
+    environment["METALMARK_HOME"] = str(server.folder / "home")
+    done = subprocess.run(
+        [*command, *config], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    found: dict[str, Any] = json.loads(done.stdout or "{}")
+    assert done.returncode in (0, 1), done.stderr
+    assert found, done.stderr
+    return found

@@ -1,16 +1,22 @@
-"""A running server over the engine that a fixture is parametrised by."""
+"""A running server over the engine, and the storage, that a fixture is parametrised by."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from tests.integration.server.object_stores import new_bucket, object_store
 
+from metalmark.testing.postgresql import Cluster
 from metalmark.testing.running_server import RunningServer, running_server
 
 ENGINES = ("sqlite", "postgresql")
+SOAK = bool(os.environ.get("METALMARK_SOAK"))
+PLACES = (*ENGINES, "sqlite, objects", *(["postgresql, objects"] if SOAK else []))
+"""Engines with a folder as storage, and with an object store that is a product."""
 
 
 @contextmanager
@@ -20,12 +26,30 @@ def server_of(
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[RunningServer]:
-    """Run a server over the engine that ``request.param`` names, one of `ENGINES`."""
-    folder = tmp_path_factory.mktemp("server")
-    if request.param == "sqlite":
-        with running_server(folder, settings=settings) as running:
-            yield running
-        return
-    cluster = request.getfixturevalue("postgresql_with_tables")
-    with cluster.database() as url, running_server(folder, database=url, settings=settings) as running:
+    """Run a server over what ``request.param`` names, one of `ENGINES` or `PLACES`."""
+    with server_at(request.param, request, tmp_path_factory, settings=settings) as running:
         yield running
+
+
+@contextmanager
+def server_at(
+    place: str,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    *,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[RunningServer]:
+    """Run a server over one of `ENGINES` or `PLACES`."""
+    folder = tmp_path_factory.mktemp("server")
+    with ExitStack() as stack:
+        database = storage = None
+        engine, _, objects = place.partition(", ")
+        if objects:
+            made = new_bucket(stack.enter_context(object_store("versitygw", folder / "store")))
+            # Commands that a test runs in this process find it too.
+            stack.enter_context(made.named())
+            storage = made.storage
+        if engine == "postgresql":
+            cluster: Cluster = request.getfixturevalue("postgresql_with_tables")
+            database = stack.enter_context(cluster.database())
+        yield stack.enter_context(running_server(folder / "own", database=database, storage=storage, settings=settings))

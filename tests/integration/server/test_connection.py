@@ -2,65 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import socket
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
-import uvicorn
+from tests.integration.server.bounded_connection import connected, rest, served
 from websockets.asyncio.client import connect
-
-from metalmark.server.connection import BoundedChannel, BoundedHttp
 
 pytestmark = pytest.mark.anyio
 _UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
-
-
-@contextlib.asynccontextmanager
-async def served(app: Any, **bounds: float) -> AsyncIterator[int]:
-    """Serve an application with these bounds, and give the port."""
-    http = type("ImpatientHttp", (BoundedHttp,), bounds)
-    channel = type("ImpatientChannel", (BoundedChannel,), bounds)
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(app, http=http, ws=channel, lifespan="off", log_config=None, access_log=False, interface="asgi3")
-    )
-    serving = asyncio.ensure_future(server.serve(sockets=[listening]))
-    try:
-        with anyio.fail_after(30):
-            yield listening.getsockname()[1]
-    finally:
-        server.should_exit = True
-        await serving
-        listening.close()
-
-
-@contextlib.asynccontextmanager
-async def connected(app: Any, **bounds: float) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Serve an application with these bounds, and connect to it."""
-    async with served(app, **bounds) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-        yield reader, writer
-        writer.close()
-        with contextlib.suppress(ConnectionResetError):
-            await writer.wait_closed()
-
-
-async def rest(reader: asyncio.StreamReader) -> bytes:
-    """Return what still arrives until the connection ends."""
-    found = bytearray()
-    with contextlib.suppress(ConnectionResetError):
-        while piece := await reader.read(65_536):
-            found += piece
-    return bytes(found)
 
 
 async def test_who_does_not_read_is_cut() -> None:

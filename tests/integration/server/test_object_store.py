@@ -1,22 +1,16 @@
-"""A server whose storage is an object store: the S3 interface as `moto` serves it, in a process of its own."""
+"""A server whose storage is an object store with the S3 interface, in a process of its own."""
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 import httpx
@@ -24,88 +18,33 @@ import pytest
 from tests.integration.server.channel.conftest import Rack, rack
 from tests.integration.server.channel.test_output import Uploader
 from tests.integration.server.channel.test_own import greeted
+from tests.integration.server.object_stores import STORES, Bucket, ObjectStore, bucket, object_store
 
 from metalmark.model import StoreAway, new_id
 from metalmark.server import ServerContext
 from metalmark.server.orphan_sweep import OrphanSweep
 from metalmark.server.output_sweep import OutputSweep
 from metalmark.testing.running_server import running_server
-from metalmark.testing.server_process import free_port
 
 LARGE = json.dumps({"results": [{"exit_code": 0, "stdout": "x" * 12_000_000}]}).encode()
-CREDENTIALS = {"AWS_ALLOW_HTTP": "true", "AWS_ACCESS_KEY_ID": "who", "AWS_SECRET_ACCESS_KEY": "what"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bucket:
-    """An empty bucket of an object store that runs."""
-
-    url: str
-    name: str
-    process: subprocess.Popen[bytes]
-
-    @property
-    def storage(self) -> str:
-        return f"s3://{self.name}/large"
-
-    def keys(self) -> set[str]:
-        """Return the names of all objects."""
-        listing = httpx.get(f"{self.url}/{self.name}?list-type=2", timeout=10, trust_env=False).text
-        return {part.partition("</Key>")[0] for part in listing.split("<Key>")[1:]}
-
-    def content(self, key: str) -> bytes:
-        answer = httpx.get(f"{self.url}/{self.name}/{key}", timeout=10, trust_env=False)
-        assert answer.status_code == 200, key
-        return answer.content
-
-
-@contextmanager
-def object_store() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                assert httpx.get(url, timeout=10, trust_env=False).status_code == 200
-                break
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
-        yield url, process
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def bucket(url: str, process: subprocess.Popen[bytes]) -> Iterator[Bucket]:
-    """Make a bucket; where it is and how to get in stands in the environment meanwhile."""
-    name = f"b{token_hex(6)}"
-    assert httpx.put(f"{url}/{name}", timeout=10, trust_env=False).status_code == 200
-    with pytest.MonkeyPatch.context() as patch:
-        for variable, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1"}.items():
-            patch.setenv(variable, value)
-        yield Bucket(url=url, name=name, process=process)
-
-
-@pytest.fixture(scope="module")
-def shared_store() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    with object_store() as made:
+@pytest.fixture(scope="module", params=STORES)
+def shared_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    with object_store(request.param, tmp_path_factory.mktemp("objects") / "store") as made:
         yield made
 
 
 @pytest.fixture
-def objects(shared_store: tuple[str, subprocess.Popen[bytes]]) -> Iterator[Bucket]:
-    with bucket(*shared_store) as made:
+def objects(shared_store: ObjectStore) -> Iterator[Bucket]:
+    with bucket(shared_store) as made:
         yield made
 
 
-@pytest.fixture
-def objects_that_break() -> Iterator[Bucket]:
+@pytest.fixture(params=STORES)
+def objects_that_break(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bucket]:
     """A bucket of an object store that the test may stop."""
-    with object_store() as store, bucket(*store) as made:
+    with object_store(request.param, tmp_path / "store") as store, bucket(store) as made:
         yield made
 
 
@@ -218,16 +157,15 @@ def test_a_server_is_not_ready_while_its_storage_is_away(
             return client.get("/readyz").status_code
 
         assert ready() == 200
-        os.kill(objects.process.pid, signal.SIGSTOP)
+        os.kill(objects.store.process.pid, signal.SIGSTOP)
         began = time.monotonic()
         silent = client.get("/readyz")
         assert silent.status_code == 503 and "storage" in silent.json()["message"]
         assert time.monotonic() - began < 20
         assert client.get("/healthz").status_code == 200
-        os.kill(objects.process.pid, signal.SIGCONT)
+        os.kill(objects.store.process.pid, signal.SIGCONT)
         assert ready() == 200
-        objects.process.kill()
-        objects.process.wait()
+        objects.store.kill()
         assert ready() == 503
         assert client.get("/v0/users").status_code == 200, "what needs no storage goes on"
 

@@ -282,7 +282,7 @@ async def test_what_is_deleted_for_good_takes_its_projects_along(store: Store) -
     adder = await project(store, acme, "Adder")
 
     async def work(connection: Connection) -> bool:
-        assert await erase_project(connection, project_id=adder.id) == ()
+        assert await erase_project(connection, project_id=adder.id, now=NOW) == ()
         return await erase_organization(connection, organization_id=acme.id)
 
     assert await store.write(work)

@@ -6,15 +6,10 @@ whole tables only where nothing else can be done, so that empty tables show what
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-from sqlalchemy import event
+from tests.integration.store.query_plans import Call, faults_of_call, faults_of_statement
 
 from metalmark.model import Email, JobStatus, Slug, new_id
 from metalmark.store import Connection, Holder, Page, Sight, Store
@@ -47,7 +42,6 @@ SLUG = Slug("a-slug")
 LIMITED = ClaimRules(project_concurrency=1, organization_concurrency=1, source_concurrency=1)
 CLAIMANT = Claimant(runner=ONE, specs=frozenset({new_id(), new_id()}))
 
-Call = Callable[[Connection], Awaitable[object]]
 CALLS: dict[str, Call] = {
     "acts": lambda c: list_acts(c, page=PAGE),
     "acts of an actor": lambda c: list_acts(c, page=PAGE, actor_id=ONE),
@@ -134,64 +128,10 @@ SORTED_AFTERWARDS = {
 }
 
 
-@contextmanager
-def caught(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
-    statements: list[tuple[str, Any]] = []
-    engine = connection.engine.sync_engine
-
-    def remember(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
-        if not statement.startswith(("EXPLAIN", "SET", "PRAGMA", "BEGIN", "SAVEPOINT", "RELEASE")):
-            statements.append((statement, parameters))
-
-    event.listen(engine, "before_cursor_execute", remember)
-    try:
-        yield statements
-    finally:
-        event.remove(engine, "before_cursor_execute", remember)
-
-
-async def faults_on_sqlite(connection: Connection, statement: str, parameters: Any, *, sorts: bool) -> list[str]:
-    rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)).all()
-    steps = [str(row[3]) for row in rows]
-    scans = [step for step in steps if step.startswith("SCAN") and " USING " not in step and "SUBQUERY" not in step]
-    # Rows made by the statement itself, as a common table expression or a subquery, have no index.
-    made = re.findall(r"(\w+)\s*(?:\([^()]*\)\s*)?\s+AS\s+(?:NOT\s+)?(?:MATERIALIZED\s+)?\(", statement)
-    made += re.findall(r"\)\s+AS\s+(\w+)", statement)
-    found = [step for step in scans if not step.startswith(("SCAN (", "SCAN CONSTANT", "SCAN anon"))]
-    found = [step for step in found if not set(re.findall(r"AS (\w+)", step) + step.split()[1:2]) & set(made)]
-    return found + ([] if sorts else [step for step in steps if "TEMP B-TREE FOR ORDER BY" in step])
-
-
-def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for inner in plan.get("Plans", ()):
-        yield from nodes_of(inner)
-
-
-async def faults_on_postgresql(connection: Connection, statement: str, parameters: Any, *, sorts: bool) -> list[str]:
-    for setting in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
-        await connection.exec_driver_sql(f"SET LOCAL {setting} = off")
-    rows = (await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters)).scalar_one()
-    plan = (rows if isinstance(rows, list) else json.loads(rows))[0]["Plan"]
-    bad = {"Seq Scan"} if sorts else {"Seq Scan", "Sort"}
-    return [
-        f"{node['Node Type']} {node.get('Relation Name', '')}" for node in nodes_of(plan) if node["Node Type"] in bad
-    ]
-
-
 async def faults_of(connection: Connection, name: str) -> dict[str, list[str]]:
-    explain = faults_on_sqlite if connection.dialect.name == "sqlite" else faults_on_postgresql
-    with caught(connection) as statements:
-        await CALLS[name](connection)
-    assert statements, f"{name} asked the database nothing"
-    found = {}
-    for statement, parameters in statements:
-        # To count what contains a text, or what a user may see, every row has to be looked at.
-        looks_at_all = "search" in name or name == "projects of a user"
-        if statement.startswith("SELECT pg_advisory") or (looks_at_all and statement.startswith("SELECT count(*)")):
-            continue
-        found[statement] = await explain(connection, statement, parameters, sorts=name in SORTED_AFTERWARDS)
-    return {statement: faults for statement, faults in found.items() if faults}
+    # To count what contains a text, or what a user may see, every row has to be looked at.
+    looks_at_all = "search" in name or name == "projects of a user"
+    return await faults_of_call(connection, CALLS[name], sorts=name in SORTED_AFTERWARDS, counts=not looks_at_all)
 
 
 async def test_an_index_serves_each_list_look_up_and_claim(store: Store) -> None:
@@ -203,10 +143,8 @@ async def test_an_index_serves_each_list_look_up_and_claim(store: Store) -> None
 
 
 async def test_a_scan_is_noticed(store: Store) -> None:
-    explain = faults_on_sqlite if store.engine_name == "sqlite" else faults_on_postgresql
-
     async def work(connection: Connection) -> list[str]:
         # PostgreSQL could still make a filter of any index; no index has this column at all.
-        return await explain(connection, "SELECT * FROM jobs ORDER BY error", (), sorts=False)
+        return await faults_of_statement(connection, "SELECT * FROM jobs ORDER BY error", (), sorts=False)
 
     assert await store.write(work) != []

@@ -41,3 +41,26 @@ async def test_a_proxy_is_used_but_for_loopback_and_listed_hosts() -> None:
             assert (transport.client_for(httpx.URL(f"https://{host}/")) is direct) is is_direct, host
     finally:
         await transport.aclose()
+
+
+@pytest.mark.parametrize(
+    ("environment", "proxied"),
+    [
+        ({"https_proxy": "http://p:1"}, {"https"}),
+        ({"http_proxy": "http://p:1"}, {"http"}),
+        ({"HTTP_PROXY": "http://p:1"}, set()),
+        ({"ALL_PROXY": "p:1"}, {"http", "https"}),
+        ({"http_proxy": "", "all_proxy": ""}, set()),
+    ],
+)
+async def test_each_scheme_has_its_proxy(environment: dict[str, str], proxied: set[str]) -> None:
+    transport = Transport("h.io", RegistryAccess(environment=environment, certs_folders=()))
+    await transport.start()
+    try:
+        direct = transport.client_for(httpx.URL("https://127.0.0.1/"))
+        seen = {
+            scheme for scheme in ("http", "https") if transport.client_for(httpx.URL(f"{scheme}://h.io/")) is not direct
+        }
+        assert seen == proxied
+    finally:
+        await transport.aclose()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -336,6 +337,13 @@ def test_registry_gets_the_jobs_token_and_nothing_of_this_machine() -> None:
     assert (access.token, access.plain_http, access.cached_for_all) == ("secret", True, False)
     assert access.environment == {"https_proxy": "http://p", "SSL_CERT_FILE": "/ca"}
     assert "secret" not in repr(access)
+
+
+def test_whom_the_runner_trusts_counts_for_the_servers_registry_alone() -> None:
+    trusted = ssl.create_default_context()
+    assert registry_access(assignment(), {}, tls=trusted).tls is trusted
+    foreign = assignment(registry="https://ghcr.io/", repository="acme/app")
+    assert registry_access(foreign, {}, tls=trusted).tls is None
 
 
 def test_foreign_registry_gets_no_token(tmp_path: Path) -> None:

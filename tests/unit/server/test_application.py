@@ -8,6 +8,8 @@ from typing import Annotated
 import pytest
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+from structlog.testing import capture_logs
 from tests.unit.server.framed import Framed
 
 from metalmark.model import Conflict, Forbidden, InputError, NotFound, StoreBusy, TooManyRequests, Unauthenticated
@@ -62,6 +64,20 @@ async def fail(kind: str) -> None:
 
 def framed(**server: object) -> Framed:
     return Framed(router, ServerConfig.model_validate({"server": server}))
+
+
+@router.post("/v0/gone")
+async def gone() -> None:
+    raise ClientDisconnect
+
+
+async def test_a_client_that_leaves_is_no_fault_of_the_server() -> None:
+    application = framed()
+    with capture_logs() as logged:
+        answer = await application.call("POST", "/v0/gone")
+    assert answer.status == 0, "nobody is answered"
+    assert [entry["event"] for entry in logged] == ["request"]
+    assert 'route="/v0/gone",status="499"} 1.0' in application.metrics.exposition({}).decode()
 
 
 async def test_an_answer_has_an_id_and_the_headers_that_browsers_need() -> None:

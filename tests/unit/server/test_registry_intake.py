@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from hashlib import sha256
 from unittest.mock import patch
 
@@ -26,12 +27,13 @@ async def body(*pieces: bytes, error: Exception | None = None) -> AsyncIterator[
 
 async def taken(blobs: Blobs, source: AsyncIterator[bytes], running: RunningHash, *, limit: int) -> list[ContentPart]:
     parts: list[ContentPart] = []
+
+    async def keep(part: ContentPart) -> None:
+        parts.append(part)
+
     with patch.multiple("metalmark.server.registry_intake", **SIZES):
-        try:
-            async for part in Intake(blobs, source, running, limit_bytes=limit).parts():
-                parts.append(part)
-        except ClientDisconnect:
-            pass
+        with suppress(ClientDisconnect):
+            await Intake(blobs, source, running, limit_bytes=limit).store(keep)
     return parts
 
 
@@ -63,3 +65,32 @@ async def test_more_than_the_limit_is_refused() -> None:
     with pytest.raises(TooLarge):
         await taken(blobs, body(b"x" * 11), running, limit=10)
     assert await blobs.below("registry") == ()
+
+
+@pytest.mark.parametrize("size", [5, 15, 500])
+async def test_what_keeps_a_part_ends_the_intake_with_its_own_error(size: int) -> None:
+    blobs, received = Blobs.in_memory(), 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal received
+        for _ in range(size):
+            received += 1
+            yield b"x"
+
+    async def refuse(part: ContentPart) -> None:
+        raise LookupError(part.id)
+
+    with patch.multiple("metalmark.server.registry_intake", **SIZES), pytest.raises(LookupError):
+        await Intake(blobs, endless(), RunningHash("sha256"), limit_bytes=1000).store(refuse)
+    assert received <= 150, "nobody goes on to read what nobody takes"
+
+
+async def test_a_source_that_fails_is_told_as_it_is() -> None:
+    for before in (3, 30, 300):
+        with patch.multiple("metalmark.server.registry_intake", **SIZES), pytest.raises(ZeroDivisionError):
+            source = body(*[b"x"] * before, error=ZeroDivisionError())
+            await Intake(Blobs.in_memory(), source, RunningHash("sha256"), limit_bytes=1000).store(ignored)
+
+
+async def ignored(part: ContentPart) -> None:
+    """Keep nothing."""

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from metalmark.model import InputError, NotFound, StoreAway, StoreFull, TooLarge
-from metalmark.store import blobs as module
+from metalmark.store.blob_folder import CHUNK_BYTES
 from metalmark.store.blobs import Blobs
 
 
@@ -28,7 +28,7 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
 
 def test_what_is_put_is_got_streamed_measured_and_listed(blobs: Blobs) -> None:
     async def main() -> None:
-        body = os.urandom(3 * module.CHUNK_BYTES + 17)
+        body = os.urandom(3 * CHUNK_BYTES + 17)
         assert await blobs.put("a/b", body) == len(body)
         assert await blobs.put("a/c", pieces(b"x" * 10, b"", b"y")) == 11
         assert await blobs.put("ab", b"") == 0
@@ -112,14 +112,15 @@ def test_a_folder_in_the_way_is_told(tmp_path: Path) -> None:
 
 
 def test_a_full_file_system_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(folder: Path, key: str) -> None:
+    def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     async def main() -> None:
-        with pytest.raises(StoreFull):
-            await Blobs.open(tmp_path).put("a", b"x")
+        for data in (b"x", pieces(b"x")):
+            with pytest.raises(StoreFull):
+                await Blobs.open(tmp_path).put("a", data)
 
-    monkeypatch.setattr(module, "_synced", full)
+    monkeypatch.setattr(os, "fsync", full)
     anyio.run(main)
 
 

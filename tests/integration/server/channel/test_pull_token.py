@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import update
+from starlette.requests import HTTPConnection
 from tests.integration.server.channel.conftest import Rack
 from tests.integration.server.channel.test_own import greeted
 
-from metalmark.model import JobEvent, Unauthenticated
+from metalmark.model import JobEvent, TooManyRequests, Unauthenticated
+from metalmark.server.config import LimitsSection
 from metalmark.server.pull_token import pull_of
+from metalmark.server.rate_limits import RateLimits
+from metalmark.server.registry_caller import registry_caller
 from metalmark.server.signer import Audience, Pull, PullLease
 from metalmark.store.tables import jobs
+from metalmark.system import SystemClock
 
 
 def pulls(rack: Rack, token: str) -> Pull | None:
@@ -63,6 +70,29 @@ def test_a_token_ends_with_its_lease_before_anybody_has_noticed(racks: Rack) -> 
     racks.call(run_out)
     assert racks.job(job).status.is_active
     assert pulls(racks, token) is None
+
+
+def test_runners_are_counted_each_for_itself(racks: Rack) -> None:
+    tokens = []
+    for _ in range(2):
+        spec = racks.own_spec()
+        runner = racks.runner(spec=spec)
+        racks.submit(spec)
+        tokens.append(runner.ready()["oci_token"])
+    limits = RateLimits(LimitsSection(registry_requests=2), SystemClock())
+
+    async def ask(context: Any, token: str) -> bool:
+        headers = [(b"authorization", f"Bearer {token}".encode())]
+        state = {"client_address": "192.0.2.7"}
+        connection = HTTPConnection({"type": "http", "headers": headers, "state": state})
+        try:
+            await registry_caller(connection, replace(context, limits=limits))
+        except TooManyRequests:
+            return False
+        return True
+
+    for token in tokens:
+        assert [racks.call(partial(ask, token=token)) for _ in range(3)] == [True, True, False]
 
 
 def test_a_token_of_an_earlier_lease_is_over(racks: Rack) -> None:

@@ -1,4 +1,4 @@
-"""What nothing needs goes, what anything needs stays, and what the storage spoils is found and repaired."""
+"""What nothing needs goes, and what anything needs stays."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from tests.integration.server.registry.pushing import INDEX, Pushing, codes, image_of, index_of, pushing
+from tests.integration.server.registry.pushing import (
+    INDEX,
+    Pushing,
+    codes,
+    image_of,
+    index_of,
+    pushing,
+)
+from tests.integration.server.registry.stored import keys_of, overwrite, stored_keys
 from tests.integration.server.registry_world import make_world
 from typer.testing import CliRunner
 
 from metalmark.cli.registry import app
-from metalmark.model import Digest, StableError
-from metalmark.server import Collected, Scrub, Scrubbed, ServerContext, collect
+from metalmark.model import Digest, InputError, StableError
+from metalmark.server import Collected, ServerContext, collect
 from metalmark.server.orphan_sweep import OrphanSweep
-from metalmark.store import REGISTRY_PREFIX, erase_project, find_parts, stored_blobs
+from metalmark.store import REGISTRY_PREFIX, erase_project
 from metalmark.system import SystemClock
 from metalmark.testing.running_server import RunningServer
 
@@ -39,39 +47,6 @@ def collected(server: RunningServer, *, after: timedelta) -> Collected:
         return await collect(context.store, context.blobs, Later(after), context.config.registry)
 
     return server.call(run)
-
-
-def scrubbed(server: RunningServer) -> Scrubbed:
-    async def run(context: ServerContext) -> Scrubbed:
-        return await Scrub(context.store, context.blobs, context.clock).run()
-
-    return server.call(run)
-
-
-def stored_keys(server: RunningServer) -> set[str]:
-    async def read(context: ServerContext) -> set[str]:
-        return {found.key for found in await context.blobs.below(REGISTRY_PREFIX)}
-
-    return server.call(read)
-
-
-def keys_of(server: RunningServer, digest: Digest) -> list[str]:
-    async def read(context: ServerContext) -> list[str]:
-        async with context.store.read() as connection:
-            (blob,) = [each for each in await stored_blobs(connection, after=None, limit=1000) if each.digest == digest]
-            return [part.key for part in await find_parts(connection, content_id=blob.content_id)]
-
-    return server.call(read)
-
-
-def overwrite(server: RunningServer, key: str, content: bytes | None) -> None:
-    async def spoil(context: ServerContext) -> None:
-        if content is None:
-            await context.blobs.delete(key)
-        else:
-            await context.blobs.put(key, content)
-
-    server.call(spoil)
 
 
 def clean(server: RunningServer) -> None:
@@ -160,6 +135,43 @@ def test_deleted_images_give_their_bytes_back(server: RunningServer, repository:
     assert repository.call("HEAD", f"blobs/{Digest.of(layers[0])}").status_code == 404
 
 
+def test_blobs_of_a_deleted_manifest_have_a_lease_again(server: RunningServer, repository: Pushing) -> None:
+    clean(server)
+    image = repository.push_image("v1")
+    # Their leases are over, and a manifest names them: nobody looks at them any more.
+    assert collected(server, after=3 * DAY).is_nothing
+    layer = json.loads(image)["layers"][0]["digest"]
+    assert repository.call("HEAD", f"blobs/{layer}").status_code == 200
+    assert repository.call("DELETE", f"manifests/{Digest.of(image)}").status_code == 202
+    # Whoever was told just before that it is there has the time to name it.
+    assert collected(server, after=DAY / 2).is_nothing
+    assert repository.call("HEAD", f"blobs/{layer}").status_code == 200
+    repository.push_manifest(image, "v2")
+    assert collected(server, after=3 * DAY).is_nothing
+    repository.call("DELETE", f"manifests/{Digest.of(image)}")
+    assert collected(server, after=1.01 * DAY).unlinked == 2
+    assert repository.call("HEAD", f"blobs/{layer}").status_code == 404
+
+
+def test_a_blob_stays_until_its_last_repository_lets_go(server: RunningServer, repository: Pushing) -> None:
+    clean(server)
+    content = uuid4().bytes
+    digest = repository.push_blob(content)
+    other = repository.at(f"{repository.name}/other")
+    other.push_blob(content)
+    for last in (False, True):
+        place = other if last else repository
+        assert place.call("DELETE", f"blobs/{digest}").status_code == 202
+        assert collected(server, after=timedelta(seconds=1)).blobs == int(last)
+        assert other.call("GET", f"blobs/{digest}").status_code == (404 if last else 200)
+    # Mounted or pushed again before a collection came, it has never been away.
+    repository.push_blob(content)
+    repository.call("DELETE", f"blobs/{digest}")
+    other.push_blob(content)
+    assert collected(server, after=timedelta(seconds=1)).is_nothing
+    assert other.call("GET", f"blobs/{digest}").content == content
+
+
 def test_uploads_that_lie_still_end(server: RunningServer, repository: Pushing) -> None:
     clean(server)
     before = stored_keys(server)
@@ -184,7 +196,8 @@ def test_images_go_with_their_project(server: RunningServer) -> None:
         repository.session("PATCH", repository.begin(), content=b"unfinished")
 
     async def erase(context: ServerContext) -> None:
-        await context.store.write(lambda connection: erase_project(connection, project_id=world.private_id))
+        now = context.clock.now()
+        await context.store.write(lambda connection: erase_project(connection, project_id=world.private_id, now=now))
 
     server.call(erase)
     assert collected(server, after=timedelta(seconds=1)).blobs == 2
@@ -218,38 +231,27 @@ def test_parts_of_a_killed_server_are_swept(
     assert stored_keys(server) == kept
 
 
-@pytest.mark.parametrize("spoiled", [b"other bytes", None], ids=["changed", "lost"])
-def test_a_scrub_finds_what_a_push_repairs(server: RunningServer, repository: Pushing, spoiled: bytes | None) -> None:
-    config, layer = uuid4().bytes, uuid4().bytes * 100
-    repository.push_blob(config)
-    digest = repository.push_blob(layer)
-    image = image_of(config, [layer])
-    repository.push_manifest(image, "v1")
-    assert scrubbed(server).damage == ()
-    (key,) = keys_of(server, digest)
-    overwrite(server, key, spoiled)
-    (damage,) = scrubbed(server).damage
-    assert (damage.kind, damage.digest, damage.repositories) == ("blob", digest, (repository.name,))
-    # Clients are told that it is not there, so that they push it again; nothing else is built upon it.
-    assert codes(repository.call("GET", f"blobs/{digest}")) == ["BLOB_UNKNOWN"]
-    assert codes(repository.put_manifest("v2", image)) == ["MANIFEST_BLOB_UNKNOWN"]
-    assert len(scrubbed(server).damage) == 1
-    repository.push_blob(layer)
-    assert repository.call("GET", f"blobs/{digest}").content == layer
-    assert scrubbed(server).damage == ()
-    repository.push_manifest(image, "v2")
-
-
-def test_what_was_only_away_is_sound_again(server: RunningServer, repository: Pushing) -> None:
-    content = uuid4().bytes
-    digest = repository.push_blob(content)
-    (key,) = keys_of(server, digest)
-    overwrite(server, key, None)
-    assert len(scrubbed(server).damage) == 1
-    overwrite(server, key, content)
-    found = scrubbed(server)
-    assert (found.damage, found.recovered) == ((), 1)
-    assert repository.call("GET", f"blobs/{digest}").content == content
+@pytest.mark.parametrize("what", ["project", "organization"])
+def test_images_go_with_their_project_when_it_is_deleted_softly(server: RunningServer, what: str) -> None:
+    clean(server)
+    before = stored_keys(server)
+    world = make_world(server)
+    with server.client(None) as client, server.client() as admin:
+        repository = pushing(client, world)
+        image = repository.push_image("v1")
+        repository.push_manifest(index_of([image]), "all", media_type=INDEX)
+        location = repository.begin()
+        repository.session("PATCH", location, content=b"unfinished")
+        project = admin.get(f"/v0/projects/{world.private}").json()
+        target = f"projects/{world.private}" if what == "project" else f"organizations/{project['organization']}"
+        deleted = admin.delete(f"/v0/{target}")
+        assert deleted.status_code == 204, deleted.text
+        # A push that was under way ends there.
+        refused = repository.session("PATCH", location, content=b"more")
+        assert (refused.status_code, codes(refused)) == (404, ["NAME_UNKNOWN"])
+    assert collected(server, after=timedelta(seconds=1)).blobs == 2
+    collected(server, after=DAY)
+    assert stored_keys(server) == before
 
 
 def test_commands_of_an_operator(
@@ -283,4 +285,7 @@ def test_commands_of_an_operator(
     with pytest.raises(StableError, match="1 blobs or manifests are damaged"):
         run("scrub")
     repository.push_blob(content)
-    assert json.loads(run("scrub", "--json"))["damage"] == []
+    assert json.loads(run("scrub", "--json", "--rate", "1G"))["damage"] == []
+    for rate in ("0", "fast"):
+        with pytest.raises(InputError, match="--rate"):
+            run("scrub", "--rate", rate)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -14,8 +16,9 @@ from tests.integration.server.registry.pushing import INDEX, Pushing, descriptor
 from tests.integration.server.registry_world import RegistryWorld, make_world
 
 from metalmark.model import Digest
-from metalmark.server import ServerContext
+from metalmark.server import ServerContext, run_submission
 from metalmark.server.registry_retention import RegistryRetention
+from metalmark.store import RepositoryPlace, touch_manifest
 from metalmark.system import SystemClock
 from metalmark.testing.running_server import RunningServer
 
@@ -51,16 +54,22 @@ def repository(server: RunningServer, world: RegistryWorld) -> Iterator[Pushing]
         yield Pushing(client=client, name=f"{world.private}/app")
 
 
+def retention_of(server: RunningServer, *, days: float, **rules: int) -> RegistryRetention:
+    """What takes turns in a server with these rules, some days from now."""
+    registry = server.context.config.registry.model_copy(update=rules)
+    config = server.context.config.model_copy(update={"registry": registry})
+    return RegistryRetention(replace(server.context, config=config, clock=LaterClock(days)))
+
+
+def turn(server: RunningServer, retention: RegistryRetention) -> tuple[int, int]:
+    return server.call(lambda _context: retention.turn())
+
+
 def turns(server: RunningServer, count: int = 1, *, days: float = 0.0, **rules: int) -> list[tuple[int, int]]:
     """Take turns as a server with these rules would, some days from now."""
 
-    async def take(context: ServerContext) -> list[tuple[int, int]]:
-        registry = context.config.registry.model_copy(update=rules)
-        config = context.config.model_copy(update={"registry": registry})
-        retention = RegistryRetention(replace(context, config=config, clock=LaterClock(days)))
-        return [await retention.turn() for _ in range(count)]
-
-    return server.call(take)
+    retention = retention_of(server, days=days, **rules)
+    return [turn(server, retention) for _ in range(count)]
 
 
 def there(repository: Pushing, reference: str | Digest) -> bool:
@@ -120,6 +129,71 @@ def test_what_a_queued_job_runs_stays(server: RunningServer, repository: Pushing
     turns(server, 2, days=30, keep_tags=1, keep_days=7)
     assert not there(repository, by_digest)
     assert there(repository, "wanted")
+
+
+@contextmanager
+def turn_before_jobs_are_stored(retention: RegistryRetention) -> Iterator[None]:
+    """Have a turn come between the look-up of a job's image and the transaction that stores the job."""
+    stored = run_submission._store
+
+    async def store(*arguments: Any, **named: Any) -> Any:
+        assert (await retention.turn())[0] >= 1, "the tag goes"
+        return await stored(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_submission, "_store", store)
+        yield
+
+
+def test_a_turn_while_a_job_is_submitted(server: RunningServer, repository: Pushing, world: RegistryWorld) -> None:
+    retention = retention_of(server, days=30, keep_tags=1)
+    wanted = Digest.of(repository.push_image("wanted"))
+    repository.push_image("new")
+    with turn_before_jobs_are_stored(retention):
+        submit(repository.client, world, f"{repository.name}:wanted")
+    turn(server, retention)
+    turn(server, retention)
+    assert repository.tags() == ["new"]
+    assert there(repository, wanted)
+
+
+def test_an_image_that_was_about_to_go_gets_a_tag_and_a_job(
+    server: RunningServer, repository: Pushing, world: RegistryWorld
+) -> None:
+    retention = retention_of(server, days=30, keep_tags=1)
+    manifest = repository.push_image()
+    # A turn has seen that nothing needs it. Then it gets a tag, is looked up by that, and there are too many tags.
+    turn(server, retention)
+    repository.push_manifest(manifest, "wanted")
+    repository.push_image("new")
+    with turn_before_jobs_are_stored(retention):
+        submit(repository.client, world, f"{repository.name}:wanted")
+    turn(server, retention)
+    turn(server, retention)
+    assert repository.tags() == ["new"]
+    assert there(repository, Digest.of(manifest))
+
+
+def test_whoever_asks_for_an_image_has_time_to_name_it(
+    server: RunningServer, repository: Pushing, world: RegistryWorld
+) -> None:
+    one, two = repository.push_image(), repository.push_image()
+
+    async def age(context: ServerContext) -> None:
+        place, then = RepositoryPlace(project_id=world.private_id, inner="app"), context.clock.now() - timedelta(days=2)
+        for manifest in (one, two):
+            touch = partial(touch_manifest, place=place, digest=Digest.of(manifest), now=then)
+            await context.store.write(touch)
+
+    server.call(age)
+    retention = retention_of(server, days=0, keep_tags=1)
+    turn(server, retention)
+    # A push of an index begins by looking whether its images are there.
+    assert there(repository, Digest.of(one))
+    assert turn(server, retention)[1] >= 1
+    assert there(repository, Digest.of(one))
+    assert not there(repository, Digest.of(two))
+    repository.push_manifest(index_of([one]), "many", media_type=INDEX)
 
 
 def test_what_an_index_or_a_subject_holds_goes_after_it(server: RunningServer, repository: Pushing) -> None:

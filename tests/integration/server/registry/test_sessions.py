@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+from tests.integration.server.object_stores import STORES, Bucket, bucket, object_store
 from tests.integration.server.registry.pushing import INDEX, Pushing, codes, image_of, index_of, pushing, ranged
 from tests.integration.server.registry_world import RegistryWorld, make_world
-from tests.integration.server.test_object_store import Bucket, bucket, object_store
 
 from metalmark.model import Digest
 from metalmark.testing.postgresql import Cluster
@@ -154,9 +154,10 @@ def test_sparse_indexes_where_they_are_allowed(bounded: Pushing) -> None:
     assert bounded.tags() == ["sparse"]
 
 
-@pytest.fixture(scope="module")
-def objects() -> Iterator[Bucket]:
-    with object_store() as store, bucket(*store) as made:
+@pytest.fixture(scope="module", params=STORES)
+def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    folder = tmp_path_factory.mktemp("objects") / "store"
+    with object_store(request.param, folder) as store, bucket(store) as made:
         yield made
 
 
