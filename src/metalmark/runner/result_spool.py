@@ -170,7 +170,7 @@ class ResultSpool:
     def _keep(self, job: UUID, lease: int, end: EndOfJob, write: Callable[[ByteSink], object]) -> SpooledEnd:
         place = self._place(job, lease)
         document = place.with_suffix(".json")
-        room = self._limit_bytes - sum(path.stat().st_size for path in self.folder.glob("*.json"))
+        room = self._limit_bytes - self._kept_bytes()
         try:
             # It counts from when its end is published, which makes its name durable too.
             with no_space_told(document), document.open("wb") as stream:
@@ -188,6 +188,14 @@ class ResultSpool:
             raise
         # What was kept in reserve is removed with the rest: nobody waits for that.
         return kept.spooled(document)
+
+    def _kept_bytes(self) -> int:
+        total = 0
+        for path in self.folder.glob("*.json"):
+            # Another job's may be forgotten this moment, in another thread.
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
 
     def _keep_in_reserve(self, job: UUID, lease: int, end: EndOfJob) -> SpooledEnd:
         place = self._place(job, lease)

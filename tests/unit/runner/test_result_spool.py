@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -119,6 +120,21 @@ def test_bound_of_all_documents_counts_like_a_full_disk(tmp_path: Path) -> None:
         spool.begin(job, 1)
     assert spool.keep(JOB, 1, GOOD, lambda sink: sink.write(bytes(80))).kind is EndKind.COMPLETED
     assert spool.keep(OTHER, 1, GOOD, lambda sink: sink.write(bytes(80))).kind is EndKind.FAILED
+
+
+def test_end_that_is_forgotten_meanwhile_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = ResultSpool(tmp_path)
+    spool.keep(OTHER, 1, GOOD, lambda sink: sink.write(b"acknowledged"))
+    real = Path.glob
+
+    def glob(path: Path, pattern: str) -> Iterator[Path]:
+        found = list(real(path, pattern))
+        spool.forget(OTHER, 1)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "glob", glob)
+    kept = spool.keep(JOB, 1, GOOD, lambda sink: sink.write(b"whole"))
+    assert (kept.kind, kept.document.read_bytes()) == (EndKind.COMPLETED, b"whole")
 
 
 def test_no_room_for_the_reserve_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
