@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from metalmark.model.digest import Digest, Hasher
 from metalmark.model.errors import (
+    BadBoot,
     BoxLost,
     BoxTooSmall,
     Canceled,
@@ -195,6 +196,7 @@ __all__ = [
     "TRANSITIONS",
     "USER_NAME_PATTERN",
     "ApiKey",
+    "BadBoot",
     "BenchmarkName",
     "BoxLost",
     "BoxTooSmall",

@@ -32,6 +32,7 @@
     │   ├── ChannelLost            a runner's channel is over, or could not be opened: says when to come back
     │   ├── PhaseTimeout           a phase did not end within its deadline
     │   ├── BoxLost                the VMM, the runtime or the agent went away
+    │   │   └── BadBoot            a guest came up of no use; another boot may not
     │   ├── ProtocolError          a peer sent what the protocol does not allow
     │   ├── TooManyRequests        over a rate limit: says when to come back
     │   ├── ServerStopping         this process takes no new work
@@ -185,6 +186,10 @@ class PhaseTimeout(TransientError):
 
 class BoxLost(TransientError):
     """The VMM, the container runtime or the agent ended before the run did."""
+
+
+class BadBoot(BoxLost):
+    """A guest came up in a state in which it is of no use. Nothing ran in it yet, and another boot may go well."""
 
 
 class ProtocolError(TransientError):

@@ -12,9 +12,11 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 import anyio
+import structlog
 
 from metalmark.host import Placement
 from metalmark.model import (
+    BadBoot,
     BoxLost,
     Canceled,
     FileResult,
@@ -42,6 +44,8 @@ from metalmark.system import in_thread
 from metalmark.wire import Exec, Exited, Get
 
 _SIGNAL_ANSWER_S = 2.0
+_BOOTS = 3
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +123,23 @@ async def _run_to_the_end(bench: Bench, step: Step, clock: PhaseClock, course: _
     stop = bench.context.stop
     with anyio.CancelScope() as scope, stop.cancelling(scope, at=Urgency.FORCED):
         try:
-            await _run_in_box(bench, step, clock, course, spool)
+            await _run_in_good_box(bench, step, clock, course, spool)
         except Exception as error:  # noqa: BLE001  # whatever went wrong is this iteration's outcome
             course.error = as_metalmark_error(error)
     if scope.cancelled_caught and course.canceled_by is None:
         course.canceled_by = stop.signal
+
+
+async def _run_in_good_box(bench: Bench, step: Step, clock: PhaseClock, course: _Course, spool: OutputSpool) -> None:
+    for left in reversed(range(_BOOTS)):
+        try:
+            return await _run_in_box(bench, step, clock, course, spool)
+        except Exception as error:
+            found = as_metalmark_error(error)
+            if not left or not isinstance(found, BadBoot):
+                raise
+            _log.warning("booting again", iteration=step.iteration, error=str(found))
+    return None
 
 
 async def _run_in_box(bench: Bench, step: Step, clock: PhaseClock, course: _Course, spool: OutputSpool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from metalmark.model import BoxLost
+from metalmark.model import BadBoot
 
 TOLERANCE: Final = 0.02
 """Largest deviation of the rate that passes for right."""
@@ -54,7 +54,7 @@ def clock_warning(rate: float | None) -> str:
     return f"the guest's clock ran at {rate:.3f} times the right rate: times that the benchmark took itself are wrong"
 
 
-def timer_fault(timer_hz: int) -> BoxLost | None:
+def timer_fault(timer_hz: int) -> BadBoot | None:
     """Return why an emulated x86-64 guest is of no use: by what it measured of its timer, its sleeps never end.
 
     A host that stands still meanwhile falsifies the measurement, and a large one overflows in the kernel.
@@ -65,7 +65,7 @@ def timer_fault(timer_hz: int) -> BoxLost | None:
     rate = timer_hz / _TIMER_HZ
     if not timer_hz or 1 / _TIMER_FACTOR <= rate <= _TIMER_FACTOR:
         return None
-    return BoxLost(
+    return BadBoot(
         f"the guest took its timer for {rate:.2g} times as fast as it is",
         why="the host stood still while the guest measured it; whatever sleeps in there would not wake in time",
         hint="run it again, on a host with less to do",

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.runner.surroundings import FakeImages, FakeSandboxes, RecordingObserver, surroundings
 
 from metalmark.model import (
+    BadBoot,
     BoxLost,
     BoxTooSmall,
     Fault,
@@ -182,6 +183,22 @@ async def test_a_command_is_stopped_while_it_is_started(tmp_path: Path) -> None:
     record, driver = await run(tmp_path, command, stop=stop, observer=Stopper())
     assert record.result.iterations[0].outcome is Outcome.CANCELED
     assert driver.boxes[0].executions[0].signals == [SIGTERM]
+
+
+async def test_a_guest_that_came_up_badly_is_booted_again(tmp_path: Path) -> None:
+    bad = FakeCommand(start_error=BadBoot("its timer is off"))
+    record, driver = await run(tmp_path, bad, bad, FakeCommand(stdout=[b"x"]))
+    [iteration] = record.result.iterations
+    assert (iteration.outcome, iteration.error) == (Outcome.EXITED, None)
+    assert [len(box.executions) for box in driver.boxes] == [0, 0, 1]
+
+
+async def test_a_guest_that_always_comes_up_badly_is_a_fault_of_the_machine(tmp_path: Path) -> None:
+    record, driver = await run(tmp_path, FakeCommand(start_error=BadBoot("its timer is off")))
+    [iteration] = record.result.iterations
+    assert iteration.error is not None
+    assert (iteration.outcome, iteration.error.type) == (Outcome.INFRASTRUCTURE, "BadBoot")
+    assert len(driver.boxes) == 3
 
 
 async def test_lost_box_is_a_transient_fault_and_allow_failure_goes_on(tmp_path: Path) -> None:
