@@ -28,7 +28,7 @@ from metalmark.oci.origin import Origin, Root
 from metalmark.oci.pull import open_origin
 from metalmark.oci.reference import Reference
 from metalmark.oci.source import ImageSource, SourceKind
-from metalmark.oci.upload_record import upload_record
+from metalmark.oci.upload_record import UploadRecord, upload_record
 
 if TYPE_CHECKING:
     from metalmark.oci.push_target import PushTarget
@@ -257,18 +257,23 @@ class _Blobs:
         return sent
 
     async def _one(self, blob: Descriptor, task: str) -> bool:
-        if await self._target.has(blob):
-            return False
-        if self._mount and await self._target.mount(blob, self._mount):
-            return False
+        with upload_record(self._request.scratch / "uploads", self._request.target, blob) as record:
+            if await self._target.has(blob) or await self._mounted(blob):
+                # An earlier push may have sent it and been killed before it heard so.
+                record.remove()
+                return False
+            await self._upload(blob, task, record)
+        return True
 
+    async def _mounted(self, blob: Descriptor) -> bool:
+        return bool(self._mount) and await self._target.mount(blob, self._mount)
+
+    async def _upload(self, blob: Descriptor, task: str, record: UploadRecord) -> None:
         def advance(done: int) -> None:
             self._progress(Progress(task=task, done=done, total=blob.size_bytes))
 
-        with upload_record(self._request.scratch / "uploads", self._request.target, blob) as record:
-            await self._target.upload(blob, lambda offset: self._origin.pieces(blob, offset), advance, record)
+        await self._target.upload(blob, lambda offset: self._origin.pieces(blob, offset), advance, record)
         self._progress(Progress(task=task, done=blob.size_bytes, total=blob.size_bytes, finished=True))
-        return True
 
 
 def _same_registry(request: PushRequest) -> str:

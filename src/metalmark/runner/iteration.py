@@ -131,15 +131,14 @@ async def _run_to_the_end(bench: Bench, step: Step, clock: PhaseClock, course: _
 
 
 async def _run_in_good_box(bench: Bench, step: Step, clock: PhaseClock, course: _Course, spool: OutputSpool) -> None:
-    for left in reversed(range(_BOOTS)):
+    for _ in range(_BOOTS - 1):
         try:
-            return await _run_in_box(bench, step, clock, course, spool)
-        except Exception as error:
-            found = as_metalmark_error(error)
-            if not left or not isinstance(found, BadBoot):
-                raise
-            _log.warning("booting again", iteration=step.iteration, error=str(found))
-    return None
+            await _run_in_box(bench, step, clock, course, spool)
+        except BadBoot as error:
+            _log.warning("booting again", iteration=step.iteration, error=str(error))
+        else:
+            return
+    await _run_in_box(bench, step, clock, course, spool)
 
 
 async def _run_in_box(bench: Bench, step: Step, clock: PhaseClock, course: _Course, spool: OutputSpool) -> None:

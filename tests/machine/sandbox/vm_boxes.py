@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.machine.sandbox.host_boxes import image
 
-from metalmark.model import MIB, Resources, RootfsMode
+from metalmark.model import MIB, BadBoot, Resources, RootfsMode
 from metalmark.sandbox import BoxSpec, DriverSettings
 from metalmark.sandbox.leftovers import BoxRecord
 from metalmark.sandbox.qemu import QemuBox, QemuDriver
@@ -29,6 +29,9 @@ def need_qemu() -> None:
         pytest.skip("the busybox image is this machine's, and the tests boot x86_64")
     if not BUSYBOX.exists():
         pytest.skip("busybox-static is not installed")
+
+
+_BOOTS = 3
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,16 @@ async def made(driver: QemuDriver, **changes: object) -> AsyncIterator[Started]:
 
 @asynccontextmanager
 async def started(driver: QemuDriver, **changes: object) -> AsyncIterator[Started]:
-    """The same, started."""
+    """The same, started: as by a runner again where a guest came up badly, which a busy host does to it."""
+    for _ in range(_BOOTS - 1):
+        async with AsyncExitStack() as stack:
+            one = await stack.enter_async_context(made(driver, **changes))
+            try:
+                await one.box.start()
+            except BadBoot:
+                continue
+            yield one
+            return
     async with made(driver, **changes) as one:
         await one.box.start()
         yield one

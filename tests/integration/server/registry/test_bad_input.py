@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from tests.integration.server.registry.pushing import INDEX, MANIFEST, Pushing, codes, document, image_of, pushing
+from tests.integration.server.registry.pushing import INDEX, MANIFEST, Pushing, codes, document, image_of
 from tests.integration.server.registry_world import RegistryWorld, basic, bearer, make_world
 
 from metalmark.model import Digest
@@ -32,12 +32,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 @pytest.fixture(scope="module")
 def world(server: RunningServer) -> RegistryWorld:
     return make_world(server)
-
-
-@pytest.fixture
-def repository(server: RunningServer, world: RegistryWorld) -> Iterator[Pushing]:
-    with server.client(None) as client:
-        yield pushing(client, world)
 
 
 def stored(server: RunningServer) -> set[str]:
