@@ -8,15 +8,16 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from tests.integration.server.object_stores import new_bucket, object_store
+from tests.integration.server.object_stores import find_versitygw, new_bucket, object_store
 
 from metalmark.testing.postgresql import Cluster
 from metalmark.testing.running_server import RunningServer, running_server
 
 ENGINES = ("sqlite", "postgresql")
 SOAK = bool(os.environ.get("METALMARK_SOAK"))
-PLACES = (*ENGINES, "sqlite, objects", *(["postgresql, objects"] if SOAK else []))
-"""Engines with a folder as storage, and with an object store that is a product."""
+_OBJECTS = ("sqlite, objects", *(["postgresql, objects"] if SOAK else [])) if find_versitygw() else ()
+PLACES = (*ENGINES, *_OBJECTS)
+"""Engines with a folder as storage, and, where it was built, with an object store that is a product."""
 
 
 @contextmanager

@@ -132,7 +132,7 @@ def object_store(kind: str, folder: Path) -> Iterator[ObjectStore]:
         (folder / "objects").mkdir()
         (folder / "attributes").mkdir()
         # Not every file system that tests are run on keeps extended attributes.
-        place = ["posix", "--sidecar", folder / "attributes", folder / "objects"]
+        place: list[str | Path] = ["posix", "--sidecar", folder / "attributes", folder / "objects"]
         command = [_versitygw(), "--port", f"127.0.0.1:{port}", "--quiet", *place]
     store = ObjectStore(command=command, url=f"http://127.0.0.1:{port}")
     try:
@@ -157,9 +157,15 @@ def new_bucket(store: ObjectStore) -> Bucket:
     return Bucket(store=store, name=name, client=client)
 
 
-def _versitygw() -> Path:
+def find_versitygw() -> Path | None:
+    """Return the program of versitygw, where there is one."""
     named = os.environ.get("METALMARK_VERSITYGW") or shutil.which("versitygw")
     program = Path(named) if named else ROOT / ".cache/tools/versitygw"
-    if not program.exists():
+    return program if program.exists() else None
+
+
+def _versitygw() -> Path:
+    program = find_versitygw()
+    if program is None:
         pytest.skip("versitygw is not there (scripts/build-object-store makes it, with Go)")
     return program
