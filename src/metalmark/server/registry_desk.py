@@ -52,6 +52,22 @@ def place_of(ref: RepositoryRef) -> RepositoryPlace:
     return RepositoryPlace(project_id=ref.project_id, inner=ref.inner, whole_project=ref.whole_project)
 
 
+async def session_of(reading: Connection, ref: RepositoryRef, session: str) -> UploadRecord:
+    """Return the upload that a request names.
+
+    Raises:
+        NotFound: There is none to this repository.
+    """
+    try:
+        identifier = UUID(session)
+    except ValueError:
+        raise NotFound("upload", session[:64]) from None
+    upload = await find_upload(reading, place_of(ref), identifier)
+    if upload is None:
+        raise NotFound("upload", session, hint="begin anew")
+    return upload
+
+
 class RegistryDesk:
     """Carries out pushes of blobs.
 
@@ -81,22 +97,6 @@ class RegistryDesk:
 
         upload = await self._context.store.write(work, isolation=Isolation.READ_COMMITTED)
         self._remember(upload.id, RunningHash(_CANONICAL))
-        return upload
-
-    async def find(self, ref: RepositoryRef, session: str) -> UploadRecord:
-        """Return the upload that a request names.
-
-        Raises:
-            NotFound: There is none to this repository.
-        """
-        try:
-            identifier = UUID(session)
-        except ValueError:
-            raise NotFound("upload", session[:64]) from None
-        async with self._context.store.read() as connection:
-            upload = await find_upload(connection, place_of(ref), identifier)
-        if upload is None:
-            raise NotFound("upload", session, hint="begin anew")
         return upload
 
     async def room(self, ref: RepositoryRef, *, announced: int = 0) -> int:
