@@ -85,7 +85,10 @@ class AuthSection(Section):
         default=False, description="Whether projects and runs may be made without an account, on specs marked for it."
     )
     signup: SignUp = Field(SignUp.INVITE, description="Who may make an account.")
-    issuer: str | None = Field(None, description="Issuer of the server's tokens; by default `console.url`.")
+    issuer: str | None = Field(
+        None,
+        description="Issuer of the server's tokens, the same for all servers of a database; by default `console.url`.",
+    )
     session_ttl_s: int = Field(30 * DAY_S, ge=60, description="How long a sign-in lasts.")
     confirmation_ttl_s: int = Field(1800, ge=60, description="How long a confirmation by e-mail can be used.")
     invitation_ttl_s: int = Field(7 * DAY_S, ge=60, description="How long an invitation can be accepted.")

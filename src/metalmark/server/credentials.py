@@ -14,7 +14,15 @@ from metalmark.model import ApiKey, Forbidden, InputError, KeyKind, Unauthentica
 from metalmark.server.actor import Actor, Anonymous, ProjectKeyActor, UserActor, Via
 from metalmark.server.context import ServerContext
 from metalmark.server.signer import Audience, Claims
-from metalmark.store import Connection, Holder, KeyRecord, UserRecord, find_key, find_key_by_digest, find_user
+from metalmark.store import (
+    Connection,
+    Holder,
+    KeyRecord,
+    UserRecord,
+    find_held_key,
+    find_key_by_digest,
+    find_user,
+)
 
 _SCHEME = "bearer"
 
@@ -44,58 +52,69 @@ async def authenticate(context: ServerContext, header: str | None) -> Actor:
     return Anonymous() if credential is None else await authenticate_credential(context, credential)
 
 
-async def authenticate_credential(context: ServerContext, credential: str) -> Actor:
+async def authenticate_credential(
+    context: ServerContext, credential: str, *, connection: Connection | None = None
+) -> Actor:
     """Return whose credential it is.
+
+    Args:
+        context: The server.
+        credential: As it came.
+        connection: Of a read that goes on; None to have one for this alone.
 
     Raises:
         Unauthenticated: It is malformed, unknown, expired or revoked, or a runner's.
         Forbidden: The user's account is locked.
     """
+    if connection is None:
+        async with context.store.read() as opened:
+            return await authenticate_credential(context, credential, connection=opened)
     if has_jwt_shape(credential):
-        return await _by_token(context, credential)
+        return await _by_token(context, connection, credential)
     try:
         key = ApiKey.parse(credential)
     except InputError:
         raise Unauthenticated("the credential is malformed", hint="use a user key, a project key or a token") from None
     if key.kind is KeyKind.RUNNER:
         raise Unauthenticated("this is the key of a runner", why="it opens the runner's channel only")
-    return await _by_key(context, key)
+    return await _by_key(context, connection, key)
 
 
-async def _by_key(context: ServerContext, key: ApiKey) -> Actor:
+async def _by_key(context: ServerContext, connection: Connection, key: ApiKey) -> Actor:
     holder = Holder.USER if key.kind is KeyKind.USER else Holder.PROJECT
-    async with context.store.read() as connection:
-        record = await find_key_by_digest(connection, holder, key.digest)
-        if record is None:
-            raise Unauthenticated("this key is unknown", hint="make a new one")
-        _check(record, context)
-        if holder is Holder.PROJECT:
-            return ProjectKeyActor(project_id=record.owner_id, key_id=record.id)
-        user = await find_user(connection, record.owner_id)
-    if user is None or user.locked:
+    held = await find_key_by_digest(connection, holder, key.digest)
+    if held is None:
+        raise Unauthenticated("this key is unknown", hint="make a new one")
+    _check(held.key, context)
+    if held.user is None:
+        return ProjectKeyActor(project_id=held.key.owner_id, key_id=held.key.id)
+    if held.user.locked:
         raise Unauthenticated("the account of this key is locked", hint="ask an administrator of the server")
-    return UserActor(user=user, via=Via.KEY, key_id=record.id)
+    return UserActor(user=held.user, via=Via.KEY, key_id=held.key.id)
 
 
-async def _by_token(context: ServerContext, token: str) -> Actor:
+async def _by_token(context: ServerContext, connection: Connection, token: str) -> Actor:
     claims = context.signer.read(token, Audience.SESSION, Audience.TOKEN)
-    async with context.store.read() as connection:
-        record = None
-        if claims.audience is Audience.TOKEN:
-            record = await _api_token(connection, token)
-            _check(record, context)
-        user = await find_user(connection, claims.subject_id)
-    actor = _user_actor(user, record)
-    if record is None:
-        check_epoch(claims, actor.user)
+    if claims.audience is Audience.TOKEN:
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        held = await find_key_by_digest(connection, Holder.TOKEN, digest)
+        if held is None:
+            raise Unauthenticated("this token is unknown", hint="make a user key")
+        _check(held.key, context)
+        return _user_actor(held.user, held.key)
+    actor = _user_actor(await find_user(connection, claims.subject_id), None)
+    check_epoch(claims, actor.user)
     return actor
 
 
-async def recall(context: ServerContext, holder: Holder | None, *, owner_id: UUID, key_id: UUID | None) -> Actor:
+async def recall(
+    context: ServerContext, connection: Connection, holder: Holder | None, *, owner_id: UUID, key_id: UUID | None
+) -> Actor:
     """Return who a token stands for that was made from a credential, if that is still good.
 
     Args:
         context: The server.
+        connection: Of a read.
         holder: What kind of key or token the credential was; None for a sign-in.
         owner_id: Its user or project.
         key_id: Which it was; None for a sign-in.
@@ -104,17 +123,15 @@ async def recall(context: ServerContext, holder: Holder | None, *, owner_id: UUI
         Unauthenticated: It is revoked or has expired, or its owner is gone.
         Forbidden: The user's account is locked.
     """
-    record = None
-    async with context.store.read() as connection:
-        if holder is not None and key_id is not None:
-            record = await find_key(connection, holder, owner_id=owner_id, key_id=key_id)
-            if record is None:
-                raise Unauthenticated("the key of this token is gone", hint="sign in again")
-            _check(record, context)
-            if holder is Holder.PROJECT:
-                return ProjectKeyActor(project_id=owner_id, key_id=record.id)
-        user = await find_user(connection, owner_id)
-    actor = _user_actor(user, record)
+    if holder is None or key_id is None:
+        return _user_actor(await find_user(connection, owner_id), None)
+    held = await find_held_key(connection, holder, owner_id=owner_id, key_id=key_id)
+    if held is None:
+        raise Unauthenticated("the key of this token is gone", hint="sign in again")
+    _check(held.key, context)
+    if holder is Holder.PROJECT:
+        return ProjectKeyActor(project_id=owner_id, key_id=held.key.id)
+    actor = _user_actor(held.user, held.key)
     return replace(actor, via=Via.KEY) if holder is Holder.USER else actor
 
 
@@ -136,13 +153,6 @@ def _user_actor(user: UserRecord | None, record: KeyRecord | None) -> UserActor:
     if record is None:
         return UserActor(user=user, via=Via.SESSION)
     return UserActor(user=user, via=Via.TOKEN, key_id=record.id)
-
-
-async def _api_token(connection: Connection, token: str) -> KeyRecord:
-    record = await find_key_by_digest(connection, Holder.TOKEN, hashlib.sha256(token.encode()).hexdigest())
-    if record is None:
-        raise Unauthenticated("this token is unknown", hint="make a user key")
-    return record
 
 
 def _check(record: KeyRecord, context: ServerContext) -> None:

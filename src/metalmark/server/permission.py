@@ -6,6 +6,8 @@ there.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from metalmark.model import (
     PROJECT_KEY_PERMISSIONS,
     Forbidden,
@@ -24,25 +26,46 @@ from metalmark.store import (
     find_organization,
     find_organization_role,
     find_project,
-    find_project_role,
+    find_project_with_roles,
 )
 
 PUBLIC = "public"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProjectAccess:
+    """A project, and what somebody may do with it."""
+
+    project: ProjectRecord
+    permissions: frozenset[Permission]
+
+
+async def find_access(connection: Connection, actor: Actor, identifier: ResourceId) -> ProjectAccess | None:
+    """Return the project of a UUID or slug and what an actor may do with it; None when there is none."""
+    if isinstance(actor, UserActor) and not actor.user.admin:
+        found = await find_project_with_roles(connection, identifier, user_id=actor.user.id)
+        if found is None:
+            return None
+        permissions = _public(found.project) | permitted_in_project(found.role, found.organization_role)
+        return ProjectAccess(project=found.project, permissions=permissions)
+    project = await find_project(connection, identifier)
+    if project is None:
+        return None
+    if isinstance(actor, UserActor):
+        return ProjectAccess(project=project, permissions=frozenset(Permission))
+    own = isinstance(actor, ProjectKeyActor) and actor.project_id == project.id
+    permissions = _public(project) | (PROJECT_KEY_PERMISSIONS if own else frozenset())
+    return ProjectAccess(project=project, permissions=permissions)
+
+
+def _public(project: ProjectRecord) -> frozenset[Permission]:
+    return frozenset((Permission.VIEW,)) if project.visibility == PUBLIC else frozenset()
+
+
 async def project_permissions(connection: Connection, actor: Actor, project: ProjectRecord) -> frozenset[Permission]:
     """Return what an actor may do with a project."""
-    public = frozenset((Permission.VIEW,)) if project.visibility == PUBLIC else frozenset[Permission]()
-    if isinstance(actor, ProjectKeyActor):
-        return public | (PROJECT_KEY_PERMISSIONS if actor.project_id == project.id else frozenset())
-    if isinstance(actor, UserActor):
-        if actor.user.admin:
-            return frozenset(Permission)
-        return public | permitted_in_project(
-            await find_project_role(connection, project_id=project.id, user_id=actor.user.id),
-            await find_organization_role(connection, organization_id=project.organization_id, user_id=actor.user.id),
-        )
-    return public
+    found = await find_access(connection, actor, project.id)
+    return frozenset() if found is None else found.permissions
 
 
 async def project_for(
@@ -55,12 +78,28 @@ async def project_for(
         Unauthenticated: It is public, and needs more than nobody may do.
         Forbidden: It is public, and needs more than this actor may do.
     """
-    project = await find_project(connection, identifier)
-    if project is None:
+    return permitted(await find_access(connection, actor, identifier), actor, identifier, permission)
+
+
+def permitted(
+    found: ProjectAccess | None, actor: Actor, identifier: ResourceId, permission: Permission
+) -> ProjectRecord:
+    """Return the project that was found, for something that the actor may do with it.
+
+    Args:
+        found: What `find_access` has found.
+        actor: Who asks.
+        identifier: As they named it: a refusal must not tell another name of what is hidden.
+        permission: For what.
+
+    Raises:
+        MetalmarkError: As `project_for`.
+    """
+    if found is None:
         raise NotFound("project", identifier)
-    if permission in await project_permissions(connection, actor, project):
-        return project
-    if project.visibility != PUBLIC:
+    if permission in found.permissions:
+        return found.project
+    if found.project.visibility != PUBLIC:
         raise NotFound("project", identifier)
     if isinstance(actor, Anonymous):
         raise Unauthenticated("there is no credential", why=f"this needs the permission to {permission} the project")

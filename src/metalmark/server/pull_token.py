@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from metalmark.model import Unauthenticated
-from metalmark.server.signer import Audience, Pull, PullLease, Signer
-from metalmark.store import ClaimedJob, find_job
+from metalmark.server.signer import Audience, Claims, Pull, PullLease, Signer
+from metalmark.store import ClaimedJob, Connection, find_job
 
 if TYPE_CHECKING:
     from metalmark.server.context import ServerContext
@@ -27,23 +27,22 @@ def pull_token(claimed: ClaimedJob, signer: Signer, now: datetime) -> str:
     return signer.sign(Audience.RUNNER_PULL, str(claimed.runner), ttl_s=ttl_s, pull=pull).text
 
 
-async def pull_of(context: ServerContext, token: str) -> Pull:
+async def pull_of(context: ServerContext, connection: Connection, claims: Claims) -> Pull:
     """Return what a runner's token allows just now.
 
     Args:
         context: The server.
-        token: As it came with a request to the registry.
+        connection: Of a read.
+        claims: Of the token that came with a request to the registry.
 
     Raises:
-        Unauthenticated: It is not one of ours, or its job is not held under its lease any more.
+        Unauthenticated: Its job is not held under its lease any more.
         StoreUnavailable: The store cannot be asked.
     """
-    claims = context.signer.read(token, Audience.RUNNER_PULL)
     pull = claims.pull
     if pull is None or pull.lease is None:
         raise Unauthenticated("this token is not complete", why="it names no job")
-    async with context.store.read() as connection:
-        job = await find_job(connection, pull.lease.job)
+    job = await find_job(connection, pull.lease.job)
     held: tuple[UUID, int] | None = None
     if job is not None and job.status.is_active and job.runner is not None and job.lease_expires is not None:
         held = (job.runner, job.lease) if context.clock.now() < job.lease_expires else None

@@ -6,6 +6,8 @@ the project. A first push makes a project that is not there, as a run does.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -26,6 +28,7 @@ from metalmark.server.registry_challenge import remember_scope
 from metalmark.server.registry_scope import Action, RepositoryName, RepositoryScope
 from metalmark.server.run_context import RunContext
 from metalmark.server.run_project import RunTarget, find_target, open_target
+from metalmark.server.signer import Pull
 from metalmark.store import Connection, ProjectRecord, find_project
 
 # Who pushes can put another image under a tag anyway; so a project's key, which has no other deletions, has these.
@@ -49,17 +52,19 @@ class RepositoryRef:
     """Whether a digest may be in any repository of the project: a runner knows the project alone."""
 
 
-async def allowed(
-    connection: HTTPConnection, context: ServerContext, name: str, action: Action, *, begins: bool = True
-) -> RepositoryRef:
-    """Return the repository of a request that the caller may do this with; for a push, its project is there then.
+@asynccontextmanager
+async def reached(
+    connection: HTTPConnection, context: ServerContext, name: str, action: Action
+) -> AsyncIterator[tuple[RepositoryRef, Connection]]:
+    """Give the repository of a request that the caller may do this with, and the read in which that was looked up.
+
+    What the request is about is looked up in the same read: each image is dozens of requests.
 
     Args:
         connection: The request.
         context: The server.
         name: The repository as the request calls it.
-        action: What the request does.
-        begins: Whether a push may begin with this, so that it makes a project that is not there.
+        action: What the request does; no push begins with it.
 
     Raises:
         InputError: The name is none of a repository.
@@ -68,10 +73,32 @@ async def allowed(
         NotFound: There is no such repository that the caller may know of.
         TooManyRequests: The caller is over a rate limit.
     """
-    remember_scope(connection, RepositoryScope.wanted(name, action))
-    repository = RepositoryName.parse(name)
-    caller = await registry_caller(connection, context)
-    return await _allowed(_Request(connection, context, name, repository, caller, begins), action)
+    request = _asked(connection, context, name, action)
+    async with context.store.read() as reading:
+        found = await _found(request, reading, await registry_caller(connection, context, reading))
+        if found.project is None:
+            raise NotFound("repository", name)
+        yield found.ref(found.project), reading
+
+
+async def allowed(connection: HTTPConnection, context: ServerContext, name: str, action: Action) -> RepositoryRef:
+    """Return the repository of a request that the caller may do this with; of a push, its project is there then.
+
+    Args:
+        connection: The request.
+        context: The server.
+        name: The repository as the request calls it.
+        action: What the request does.
+
+    Raises:
+        MetalmarkError: As `reached`.
+    """
+    request = _asked(connection, context, name, action)
+    async with context.store.read() as reading:
+        found = await _found(request, reading, await registry_caller(connection, context, reading))
+    if found.project is not None and not found.is_claimed_by_this:
+        return found.ref(found.project)
+    return found.ref(await _opened(found))
 
 
 async def may_pull(connection: HTTPConnection, context: ServerContext, name: str) -> RepositoryRef | None:
@@ -80,12 +107,14 @@ async def may_pull(connection: HTTPConnection, context: ServerContext, name: str
     Raises:
         InputError: The name is none of a repository.
     """
-    repository = RepositoryName.parse(name)
-    caller = await registry_caller(connection, context)
-    try:
-        return await _allowed(_Request(connection, context, name, repository, caller), Action.PULL)
-    except (Unauthenticated, Forbidden, NotFound):
-        return None
+    request = _Request(connection, context, name, RepositoryName.parse(name), Action.PULL)
+    async with context.store.read() as reading:
+        caller = await registry_caller(connection, context, reading)
+        try:
+            found = await _found(request, reading, caller)
+        except (Unauthenticated, Forbidden, NotFound):
+            return None
+    return None if found.project is None else found.ref(found.project)
 
 
 @dataclass(frozen=True)
@@ -94,34 +123,57 @@ class _Request:
     context: ServerContext
     name: str
     repository: RepositoryName
+    action: Action
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What a request is about, and who asks."""
+
+    request: _Request
     caller: RegistryCaller
-    begins: bool = False
+    project: ProjectRecord | None
+    """None where it is one that the caller may make."""
+
+    @property
+    def is_claimed_by_this(self) -> bool:
+        """Whether it is nobody's, and a user pushes to it."""
+        project = self.project
+        unclaimed = project is not None and project.claimed is None and project.visibility is Visibility.PUBLIC
+        return self.request.action is Action.PUSH and unclaimed and isinstance(self.caller.actor, UserActor)
 
     def ref(self, project: ProjectRecord) -> RepositoryRef:
         return RepositoryRef(
             project_id=project.id,
             project=project.slug,
-            name=self.name,
-            inner=self.repository.inner,
+            name=self.request.name,
+            inner=self.request.repository.inner,
             actor=self.caller.actor,
             whole_project=self.caller.pull is not None,
         )
 
 
-async def _allowed(request: _Request, action: Action) -> RepositoryRef:
-    actor = request.caller.actor
+def _asked(connection: HTTPConnection, context: ServerContext, name: str, action: Action) -> _Request:
+    remember_scope(connection, RepositoryScope.wanted(name, action))
+    return _Request(connection, context, name, RepositoryName.parse(name), action)
+
+
+async def _found(request: _Request, reading: Connection, caller: RegistryCaller) -> _Found:
+    return _Found(request=request, caller=caller, project=await _project(request, reading, caller))
+
+
+async def _project(request: _Request, reading: Connection, caller: RegistryCaller) -> ProjectRecord | None:
+    actor, action = caller.actor, request.action
     if actor is None:
-        return await _of_runner(request, action)
-    if not request.caller.reaches(request.name, action):
+        return await _of_runner(request, reading, caller.pull)
+    if not caller.reaches(request.name, action):
         remember_scope(request.connection, RepositoryScope.wanted(request.name, action), narrow=True)
         # Some programs take a wider token after a 403 only, others know beforehand what they need.
         raise Forbidden("this token is for something else", why=f"it does not open {action} of {request.name}")
     try:
         if action is Action.PUSH:
-            return request.ref(await _pushed_to(request, actor))
-        async with request.context.store.read() as connection:
-            permission = _PERMISSIONS[action]
-            return request.ref(await project_for(connection, actor, request.repository.project, permission))
+            return await _pushed_to(request, reading, actor)
+        return await project_for(reading, actor, request.repository.project, _PERMISSIONS[action])
     except (NotFound, Forbidden) as error:
         if isinstance(actor, Anonymous):
             # Whether there is such a project is nothing that a stranger learns.
@@ -131,19 +183,16 @@ async def _allowed(request: _Request, action: Action) -> RepositoryRef:
         raise
 
 
-async def _of_runner(request: _Request, action: Action) -> RepositoryRef:
-    pull = request.caller.pull
-    async with request.context.store.read() as connection:
-        project = await find_project(connection, request.repository.project)
+async def _of_runner(request: _Request, reading: Connection, pull: Pull | None) -> ProjectRecord:
+    action, project = request.action, await find_project(reading, request.repository.project)
     if project is None or pull is None or pull.repository != str(project.id) or action not in pull.actions:
         raise Forbidden(f"this token does not open {action} of {request.name}", why="it is for one project's images")
-    return request.ref(project)
+    return project
 
 
-async def _pushed_to(request: _Request, actor: Actor) -> ProjectRecord:
-    context, identifier = request.context, request.repository.project
-    anonymous = context.config.auth.anonymous
-    target = RunTarget(
+def _target(request: _Request, actor: Actor) -> RunTarget:
+    identifier = request.repository.project
+    return RunTarget(
         request=request.connection,
         actor=actor,
         project=identifier,
@@ -151,25 +200,24 @@ async def _pushed_to(request: _Request, actor: Actor) -> ProjectRecord:
         context=RunContext(repository=str(identifier)),
     )
 
-    async def find(connection: Connection) -> ProjectRecord | None:
-        try:
-            return await find_target(connection, target, anonymous=anonymous)
-        except Unauthenticated as error:
-            if isinstance(actor, ProjectKeyActor):
-                # With another token of the same key it would be no better.
-                raise Forbidden("the key is another project's", hint="use a key of the project") from error
-            raise
 
-    async with context.store.read() as connection:
-        project = await find(connection)
-    if project is None and not request.begins:
-        raise NotFound("repository", request.name)
-    unclaimed = project is not None and project.claimed is None and project.visibility is Visibility.PUBLIC
-    if project is not None and not (unclaimed and isinstance(actor, UserActor)):
-        return project
+async def _pushed_to(request: _Request, reading: Connection, actor: Actor) -> ProjectRecord | None:
+    try:
+        return await find_target(reading, _target(request, actor), anonymous=request.context.config.auth.anonymous)
+    except Unauthenticated as error:
+        if isinstance(actor, ProjectKeyActor):
+            # With another token of the same key it would be no better.
+            raise Forbidden("the key is another project's", hint="use a key of the project") from error
+        raise
+
+
+async def _opened(found: _Found) -> ProjectRecord:
+    request, actor = found.request, found.caller.actor
+    assert actor is not None, "a runner makes no projects"
+    context, target = request.context, _target(request, actor)
     now = context.clock.now()
 
     async def work(connection: Connection) -> ProjectRecord:
-        return await open_target(connection, target, anonymous=anonymous, now=now)
+        return await open_target(connection, target, anonymous=context.config.auth.anonymous, now=now)
 
     return await context.store.write(work)

@@ -18,6 +18,7 @@ from metalmark.server.rate_limits import Limited
 from metalmark.server.registry_scope import Action, RepositoryScope
 from metalmark.server.registry_token import holder_of
 from metalmark.server.signer import Audience, Pull
+from metalmark.store import Connection
 
 _BASIC_MAX_LENGTH = 16 * 1024
 
@@ -60,8 +61,13 @@ def password_of(header: str | None) -> str | None:
     return password
 
 
-async def registry_caller(connection: HTTPConnection, context: ServerContext) -> RegistryCaller:
+async def registry_caller(connection: HTTPConnection, context: ServerContext, reading: Connection) -> RegistryCaller:
     """Return who asks the registry.
+
+    Args:
+        connection: The request.
+        context: The server.
+        reading: Of a read, in which what they ask for is looked up too.
 
     Raises:
         Unauthenticated: What they came with is malformed, unknown, expired or revoked.
@@ -71,7 +77,7 @@ async def registry_caller(connection: HTTPConnection, context: ServerContext) ->
     address = address_group(connection.scope["state"]["client_address"])
     header = connection.headers.get("authorization")
     try:
-        caller = await _caller(context, header)
+        caller = await _caller(context, reading, header)
     except Unauthenticated:
         context.limits.spend(Limited.SIGN_IN_ATTEMPTS, address)
         raise
@@ -84,19 +90,19 @@ async def registry_caller(connection: HTTPConnection, context: ServerContext) ->
     return caller
 
 
-async def _caller(context: ServerContext, header: str | None) -> RegistryCaller:
+async def _caller(context: ServerContext, reading: Connection, header: str | None) -> RegistryCaller:
     password = password_of(header)
     if password is not None:
-        return RegistryCaller(actor=await authenticate_credential(context, password))
+        return RegistryCaller(actor=await authenticate_credential(context, password, connection=reading))
     credential = bearer(header)
     if credential is None:
         return RegistryCaller(actor=Anonymous())
     if has_jwt_shape(credential):
         claims = context.signer.read(credential, *Audience)
         if claims.audience is Audience.RUNNER_PULL:
-            pull = await pull_of(context, credential)
+            pull = await pull_of(context, reading, claims)
             return RegistryCaller(actor=None, pull=pull, runner=claims.subject_id)
         if claims.audience is Audience.REGISTRY:
-            actor, scopes = await holder_of(context, claims)
+            actor, scopes = await holder_of(context, reading, claims)
             return RegistryCaller(actor=actor, scopes=scopes)
-    return RegistryCaller(actor=await authenticate_credential(context, credential))
+    return RegistryCaller(actor=await authenticate_credential(context, credential, connection=reading))

@@ -52,6 +52,22 @@ def place_of(ref: RepositoryRef) -> RepositoryPlace:
     return RepositoryPlace(project_id=ref.project_id, inner=ref.inner, whole_project=ref.whole_project)
 
 
+async def session_of(reading: Connection, ref: RepositoryRef, session: str) -> UploadRecord:
+    """Return the upload that a request names.
+
+    Raises:
+        NotFound: There is none to this repository.
+    """
+    try:
+        identifier = UUID(session)
+    except ValueError:
+        raise NotFound("upload", session[:64]) from None
+    upload = await find_upload(reading, place_of(ref), identifier)
+    if upload is None:
+        raise NotFound("upload", session, hint="begin anew")
+    return upload
+
+
 class RegistryDesk:
     """Carries out pushes of blobs.
 
@@ -81,22 +97,6 @@ class RegistryDesk:
 
         upload = await self._context.store.write(work, isolation=Isolation.READ_COMMITTED)
         self._remember(upload.id, RunningHash(_CANONICAL))
-        return upload
-
-    async def find(self, ref: RepositoryRef, session: str) -> UploadRecord:
-        """Return the upload that a request names.
-
-        Raises:
-            NotFound: There is none to this repository.
-        """
-        try:
-            identifier = UUID(session)
-        except ValueError:
-            raise NotFound("upload", session[:64]) from None
-        async with self._context.store.read() as connection:
-            upload = await find_upload(connection, place_of(ref), identifier)
-        if upload is None:
-            raise NotFound("upload", session, hint="begin anew")
         return upload
 
     async def room(self, ref: RepositoryRef, *, announced: int = 0) -> int:
@@ -169,10 +169,10 @@ class RegistryDesk:
         placed = ContentPart(id=part.id, position=upload.size_bytes, size_bytes=part.size_bytes)
 
         async def work(connection: Connection) -> None:
-            if await count_parts(connection, content_id=upload.content_id) >= PARTS_MAX:
+            if placed.position and await count_parts(connection, content_id=upload.content_id) >= PARTS_MAX:
                 raise RegistryFault("BLOB_UPLOAD_INVALID", 400, f"the upload is in more than {PARTS_MAX} parts")
             if not await append_to_upload(connection, upload, placed, now=now):
-                raise RegistryFault("BLOB_UPLOAD_INVALID", 416, "another request went on with this upload")
+                raise _overtaken()
             # Many uploads begin while there is room for each: what arrived of all of them counts.
             if most is not None and await registry_bytes(connection, project_id=ref.project_id) > most:
                 raise _over(most)
@@ -263,10 +263,13 @@ class RegistryDesk:
                     place_of(ref),
                     digest,
                     content_id=content_id,
-                    upload_id=upload.id if upload else None,
+                    size_bytes=upload.size_bytes if upload else sum(part.size_bytes for part in parts or []),
+                    upload=upload,
                     now=now,
                 )
-            except LookupError:
+            except LookupError as error:
+                if upload is not None and await find_upload(connection, place_of(ref), upload.id) is not None:
+                    raise _overtaken() from error
                 raise NotFound("upload", upload.id if upload else "", hint="begin anew") from None
             if most is not None and await registry_bytes(connection, project_id=ref.project_id) > most:
                 raise _over(most)
@@ -328,6 +331,10 @@ class RegistryDesk:
         self._hashes[upload_id] = running
         while len(self._hashes) > _REMEMBERED:
             self._hashes.popitem(last=False)
+
+
+def _overtaken() -> RegistryFault:
+    return RegistryFault("BLOB_UPLOAD_INVALID", 416, "another request went on with this upload")
 
 
 def _mismatch(digest: Digest) -> RegistryFault:

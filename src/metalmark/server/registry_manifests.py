@@ -51,10 +51,15 @@ def parse_manifest_reference(text: str) -> Digest | str:
     return Digest.parse(text) if ":" in text else parse_tag(text)
 
 
-async def read_manifest(context: ServerContext, ref: RepositoryRef, reference: str) -> ManifestRecord:
+async def read_manifest(reading: Connection, ref: RepositoryRef, reference: str) -> ManifestRecord:
     """Return a manifest.
 
     One that is not what was pushed is not there: whoever pushes it again repairs it.
+
+    Args:
+        reading: Of a read.
+        ref: The repository.
+        reference: A tag or digest.
 
     Raises:
         NotFound: There is none, or the reference is neither tag nor digest.
@@ -64,18 +69,21 @@ async def read_manifest(context: ServerContext, ref: RepositoryRef, reference: s
         parsed = parse_manifest_reference(reference)
     except InputError:
         raise NotFound("manifest", reference[:150]) from None
-    async with context.store.read() as connection:
-        manifest = await find_manifest(connection, place_of(ref), parsed)
+    manifest = await find_manifest(reading, place_of(ref), parsed)
     if manifest is None:
         raise NotFound("manifest", reference)
     if Digest.of(manifest.content, manifest.digest.algorithm) != manifest.digest:
         _log.error("damaged manifest", repository=ref.name, digest=str(manifest.digest))
         raise NotFound("manifest", reference, hint="push it again: the database gave other bytes than were pushed")
-    await _renew(context, ref, manifest)
     return manifest
 
 
-async def _renew(context: ServerContext, ref: RepositoryRef, manifest: ManifestRecord) -> None:
+async def renew_manifest(context: ServerContext, ref: RepositoryRef, manifest: ManifestRecord) -> None:
+    """Renew the lease of a manifest that somebody asked for, where it is old.
+
+    Raises:
+        StoreUnavailable: The store is away.
+    """
     # Whoever asks may be about to push an index that names it, and will not push it again.
     now = context.clock.now()
     if ref.whole_project or not wants_renewal(context.config.registry, manifest.touched, now):

@@ -14,7 +14,7 @@ from metalmark.server.context import ServerContext
 from metalmark.server.credentials import check_epoch, recall
 from metalmark.server.registry_scope import Action, RepositoryScope
 from metalmark.server.signer import Audience, Claims, Grant, Pull, SignedToken
-from metalmark.store import Holder
+from metalmark.store import Connection, Holder
 
 TTL_S = 300
 _NOBODY = ""
@@ -39,7 +39,9 @@ def _identity(actor: Actor) -> tuple[str, str, UUID | None, int]:
     return _NOBODY, _NOBODY, None, 0
 
 
-async def holder_of(context: ServerContext, claims: Claims) -> tuple[Actor, tuple[RepositoryScope, ...]]:
+async def holder_of(
+    context: ServerContext, connection: Connection, claims: Claims
+) -> tuple[Actor, tuple[RepositoryScope, ...]]:
     """Return who a token of `registry_token` stands for, and its scopes.
 
     Raises:
@@ -53,7 +55,7 @@ async def holder_of(context: ServerContext, claims: Claims) -> tuple[Actor, tupl
     if grant.via == _NOBODY:
         return Anonymous(), scopes
     holder = None if grant.via == _SESSION else _holder(grant.via)
-    actor = await recall(context, holder, owner_id=claims.subject_id, key_id=grant.key_id)
+    actor = await recall(context, connection, holder, owner_id=claims.subject_id, key_id=grant.key_id)
     if holder is None and isinstance(actor, UserActor):
         check_epoch(claims, actor.user)
     return actor, scopes

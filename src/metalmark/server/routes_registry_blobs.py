@@ -6,7 +6,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from metalmark.model import Digest, NotFound
 from metalmark.server.context import CurrentContext, ServerContext
-from metalmark.server.registry_access import RepositoryRef, allowed
+from metalmark.server.registry_access import RepositoryRef, allowed, reached
 from metalmark.server.registry_answer import BLOB_TYPE, BlobAnswer
 from metalmark.server.registry_content import byte_range
 from metalmark.server.registry_damage import note_missing
@@ -31,8 +31,8 @@ router = APIRouter(include_in_schema=False)
 @router.api_route("/v2/{name:path}/blobs/{digest}", methods=["GET", "HEAD"])
 async def get_blob(request: Request, context: CurrentContext, name: str, digest: str) -> Response:
     """Read a blob, or a range of it."""
-    ref = await allowed(request, context, name, Action.PULL)
-    blob, parts = await _blob(context, ref, _parsed(digest), has_body=request.method == "GET")
+    async with reached(request, context, name, Action.PULL) as (ref, reading):
+        blob, parts = await _blob(reading, ref, _parsed(digest), has_body=request.method == "GET")
     await _renew(context, ref, blob)
     headers = {
         "Docker-Content-Digest": str(blob.digest),
@@ -72,13 +72,12 @@ def _changed(request: Request, tag: str) -> bool:
 
 
 async def _blob(
-    context: ServerContext, ref: RepositoryRef, digest: Digest, *, has_body: bool
+    reading: Connection, ref: RepositoryRef, digest: Digest, *, has_body: bool
 ) -> tuple[RegistryBlob, tuple[ContentPart, ...]]:
-    async with context.store.read() as connection:
-        blob = await find_registry_blob(connection, place_of(ref), digest)
-        if blob is None:
-            raise NotFound("blob", digest)
-        return blob, await find_parts(connection, content_id=blob.content_id) if has_body else ()
+    blob = await find_registry_blob(reading, place_of(ref), digest)
+    if blob is None:
+        raise NotFound("blob", digest)
+    return blob, await find_parts(reading, content_id=blob.content_id) if has_body else ()
 
 
 async def _renew(context: ServerContext, ref: RepositoryRef, blob: RegistryBlob) -> None:

@@ -10,10 +10,16 @@ from starlette.responses import JSONResponse
 
 from metalmark.model import Digest, InputError, NotFound
 from metalmark.server.context import CurrentContext
-from metalmark.server.registry_access import allowed
+from metalmark.server.registry_access import allowed, reached
 from metalmark.server.registry_desk import place_of
 from metalmark.server.registry_manifest import OCI_INDEX
-from metalmark.server.registry_manifests import parse_tag, read_manifest, remove_manifest, write_manifest
+from metalmark.server.registry_manifests import (
+    parse_tag,
+    read_manifest,
+    remove_manifest,
+    renew_manifest,
+    write_manifest,
+)
 from metalmark.server.registry_scope import Action
 from metalmark.store import ReferrerRecord, find_repository_id, list_referrers, list_tags
 
@@ -28,8 +34,9 @@ _REFERRERS_BYTES = 3 * 1024 * 1024
 @router.api_route("/v2/{name:path}/manifests/{reference}", methods=["GET", "HEAD"])
 async def get_manifest(request: Request, context: CurrentContext, name: str, reference: str) -> Response:
     """Read a manifest, byte for byte as it was pushed."""
-    ref = await allowed(request, context, name, Action.PULL)
-    manifest = await read_manifest(context, ref, reference)
+    async with reached(request, context, name, Action.PULL) as (ref, reading):
+        manifest = await read_manifest(reading, ref, reference)
+    await renew_manifest(context, ref, manifest)
     headers = {
         "Docker-Content-Digest": str(manifest.digest),
         "ETag": f'"{manifest.digest}"',
@@ -74,10 +81,9 @@ def _limit(request: Request) -> int:
 @router.get("/v2/{name:path}/tags/list")
 async def get_tags(request: Request, context: CurrentContext, name: str) -> Response:
     """List tags in their order, a page at a time."""
-    ref = await allowed(request, context, name, Action.PULL)
-    limit, last = _limit(request), request.query_params.get("last")
-    after = parse_tag(last) if last else None
-    async with context.store.read() as connection:
+    async with reached(request, context, name, Action.PULL) as (ref, connection):
+        limit, last = _limit(request), request.query_params.get("last")
+        after = parse_tag(last) if last else None
         if await find_repository_id(connection, place_of(ref)) is None:
             raise NotFound("repository", name)
         found = await list_tags(connection, place_of(ref), after=after, limit=limit + 1)
@@ -91,12 +97,11 @@ async def get_tags(request: Request, context: CurrentContext, name: str) -> Resp
 @router.get("/v2/{name:path}/referrers/{digest}")
 async def get_referrers(request: Request, context: CurrentContext, name: str, digest: str) -> Response:
     """List the manifests that refer to one, whether that is there or not, a page at a time."""
-    ref = await allowed(request, context, name, Action.PULL)
-    subject, limit = Digest.parse(digest), _limit(request)
-    wanted = request.query_params.get("artifactType") or None
-    last = request.query_params.get("last")
-    after = str(Digest.parse(last)) if last else ""
-    async with context.store.read() as connection:
+    async with reached(request, context, name, Action.PULL) as (ref, connection):
+        subject, limit = Digest.parse(digest), _limit(request)
+        wanted = request.query_params.get("artifactType") or None
+        last = request.query_params.get("last")
+        after = str(Digest.parse(last)) if last else ""
         found = await list_referrers(
             connection, place_of(ref), subject, artifact_type=wanted, after=after, limit=limit + 1
         )

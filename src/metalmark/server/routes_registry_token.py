@@ -52,7 +52,7 @@ _FIELDS_MAX = 64
 @router.get("/v2", include_in_schema=False)
 async def ping(request: Request, context: CurrentContext) -> Response:
     """Say that there is a registry, to whoever has a token for it or a key."""
-    caller = await registry_caller(request, context)
+    caller = await _caller(request, context)
     if caller.scopes is None and isinstance(caller.actor, Anonymous):
         raise Unauthenticated("there is no credential", hint="sign in with a key, or take a token of nobody")
     return JSONResponse({})
@@ -81,7 +81,7 @@ async def get_token(
 
     It opens what was asked for as far as the key does.
     """
-    return _body(context, await registry_caller(request, context), scope or [])
+    return _body(context, await _caller(request, context), scope or [])
 
 
 @router.post(
@@ -101,11 +101,16 @@ async def post_token(request: Request, context: CurrentContext) -> Response | Re
     password = fields.get("password", [])
     if len(password) > 1 or (not any(password) and "authorization" not in request.headers):
         return _refused(request, "invalid_request", "`password` is there once, and it is a key")
-    caller = await _of_form(request, context, password[0]) if any(password) else await registry_caller(request, context)
+    caller = await _of_form(request, context, password[0]) if any(password) else await _caller(request, context)
     try:
         return _body(context, caller, fields.get("scope", []))
     except InputError as error:
         return _refused(request, "invalid_scope", str(error))
+
+
+async def _caller(request: Request, context: ServerContext) -> RegistryCaller:
+    async with context.store.read() as reading:
+        return await registry_caller(request, context, reading)
 
 
 async def _of_form(request: Request, context: ServerContext, password: str) -> RegistryCaller:

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Request, Response
 from metalmark.model import Digest, InputError
 from metalmark.server.config import RegistrySection
 from metalmark.server.context import CurrentContext, ServerContext
-from metalmark.server.registry_access import RepositoryRef, allowed, may_pull
-from metalmark.server.registry_desk import PARTS_MAX, RegistryDesk, place_of
+from metalmark.server.registry_access import RepositoryRef, allowed, may_pull, reached
+from metalmark.server.registry_desk import PARTS_MAX, RegistryDesk, place_of, session_of
 from metalmark.server.registry_errors import RegistryFault
 from metalmark.server.registry_scope import Action
 from metalmark.store import Connection, RepositoryPlace, UploadRecord, mount_blob
@@ -119,55 +119,58 @@ def _required_digest(request: Request) -> Digest:
     return digest
 
 
+async def _upload(
+    request: Request, context: ServerContext, name: str, session: str
+) -> tuple[RepositoryRef, UploadRecord]:
+    async with reached(request, context, name, Action.PUSH) as (ref, reading):
+        return ref, await session_of(reading, ref, session)
+
+
 @router.get("/v2/{name:path}/blobs/uploads/{session}")
 async def get_upload(request: Request, context: CurrentContext, name: str, session: str) -> Response:
     """View how far an upload is."""
-    ref = await allowed(request, context, name, Action.PUSH, begins=False)
-    upload = await _desk(request, context).find(ref, session)
+    ref, upload = await _upload(request, context, name, session)
     return Response(status_code=204, headers=_progress(ref, upload))
 
 
 @router.patch("/v2/{name:path}/blobs/uploads/{session}")
 async def patch_upload(request: Request, context: CurrentContext, name: str, session: str) -> Response:
     """Go on with an upload."""
-    ref = await allowed(request, context, name, Action.PUSH, begins=False)
-    desk = _desk(request, context)
-    upload = await desk.find(ref, session)
+    ref, upload = await _upload(request, context, name, session)
     _check_range(request, ref, upload)
-    upload = await _appended(request, desk, ref, upload, _CANONICAL)
+    upload = await _appended(request, context, ref, upload, _CANONICAL)
     return Response(status_code=202, headers=_progress(ref, upload))
 
 
 @router.put("/v2/{name:path}/blobs/uploads/{session}")
 async def put_upload(request: Request, context: CurrentContext, name: str, session: str) -> Response:
     """End an upload, with its last bytes if there are any."""
-    ref = await allowed(request, context, name, Action.PUSH, begins=False)
-    desk = _desk(request, context)
-    upload = await desk.find(ref, session)
+    ref, upload = await _upload(request, context, name, session)
     digest = _required_digest(request)
     _check_range(request, ref, upload)
-    upload = await _appended(request, desk, ref, upload, digest.algorithm)
-    await desk.finish(ref, upload, digest)
+    upload = await _appended(request, context, ref, upload, digest.algorithm)
+    await _desk(request, context).finish(ref, upload, digest)
     return _created(ref, digest)
 
 
 @router.delete("/v2/{name:path}/blobs/uploads/{session}")
 async def delete_upload(request: Request, context: CurrentContext, name: str, session: str) -> Response:
     """Cancel an upload."""
-    ref = await allowed(request, context, name, Action.PUSH, begins=False)
-    desk = _desk(request, context)
-    await desk.cancel(await desk.find(ref, session))
+    _, upload = await _upload(request, context, name, session)
+    await _desk(request, context).cancel(upload)
     return Response(status_code=204)
 
 
 async def _appended(
-    request: Request, desk: RegistryDesk, ref: RepositoryRef, upload: UploadRecord, algorithm: str
+    request: Request, context: ServerContext, ref: RepositoryRef, upload: UploadRecord, algorithm: str
 ) -> UploadRecord:
+    desk = _desk(request, context)
     try:
         return await desk.append(ref, upload, request.stream(), announced=_announced(request), algorithm=algorithm)
     except RegistryFault as error:
         if error.status == 416:
-            error.headers.update(_progress(ref, await desk.find(ref, str(upload.id))))
+            async with context.store.read() as reading:
+                error.headers.update(_progress(ref, await session_of(reading, ref, str(upload.id))))
         raise
 
 

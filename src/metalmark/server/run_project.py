@@ -21,7 +21,7 @@ from metalmark.model import (
 )
 from metalmark.server.actor import Actor, Anonymous, ProjectKeyActor, UserActor
 from metalmark.server.audit import act_of
-from metalmark.server.permission import organization_permissions, project_for
+from metalmark.server.permission import find_access, organization_permissions, permitted
 from metalmark.server.run_context import RunContext
 from metalmark.store import (
     Connection,
@@ -82,13 +82,11 @@ async def find_target(connection: Connection, target: RunTarget, *, anonymous: b
     nobody = isinstance(target.actor, Anonymous)
     if nobody and not anonymous:
         raise Unauthenticated("there is no credential", why="this server takes no runs of strangers")
-    project = await find_project(connection, target.identifier)
-    if project is not None:
-        unclaimed = project.claimed is None and project.visibility is Visibility.PUBLIC
-        if unclaimed:
-            return project
-        # Under the name that the caller gave: a refusal must not tell the identifier of what is hidden.
-        return await project_for(connection, target.actor, target.identifier, Permission.CREATE)
+    found = await find_access(connection, target.actor, target.identifier)
+    if found is not None:
+        if found.project.claimed is None and found.project.visibility is Visibility.PUBLIC:
+            return found.project
+        return permitted(found, target.actor, target.identifier, Permission.CREATE)
     if isinstance(target.identifier, UUID):
         raise NotFound("project", target.identifier)
     if target.context is None:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+import structlog
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from metalmark.store import Store
 
 _ALGORITHM = "HS256"
+_ISSUER_SHOWN = 200
+_log = structlog.get_logger(__name__)
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 
 
@@ -127,6 +130,7 @@ class Signer:
     def __init__(self, *, secrets: Sequence[bytes], issuer: str, clock: Clock) -> None:
         self._keys = [OctKey.import_key(secret) for secret in secrets]
         self._issuer = issuer
+        self._told_of: str | None = None
         self._clock = clock
 
     def sign(
@@ -173,6 +177,7 @@ class Signer:
         """
         document = self._verified(text)
         if document.get("iss") != self._issuer:
+            self._tell_of(document.get("iss"))
             raise Unauthenticated("this token is of another server", hint="sign in again")
         audience = next((known for known in audiences if known.value == document.get("aud")), None)
         if audience is None:
@@ -181,6 +186,15 @@ class Signer:
         if self._clock.now() >= claims.expires:
             raise Unauthenticated("this token has expired", hint="sign in again, or ask for a new one")
         return claims
+
+    def _tell_of(self, issuer: object) -> None:
+        # Signed with a key of this database: a server beside this one, or this one before, is configured otherwise.
+        if self._told_of is None:
+            self._told_of = str(issuer)[:_ISSUER_SHOWN]
+            hint = "give all servers of a database the same auth.issuer, or console.url"
+            _log.warning(
+                "a token of this database has another issuer", found=self._told_of, own=self._issuer, hint=hint
+            )
 
     def _verified(self, text: str) -> Mapping[str, object]:
         if has_jwt_shape(text):

@@ -9,16 +9,20 @@ import hmac
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Table, and_, insert, select, update
+from sqlalchemy import Row, Select, Table, and_, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import ApiKey, Conflict, ResourceName, new_id
 from metalmark.store.page import Page
 from metalmark.store.selection import EVERYTHING, Selection, selected_rows
-from metalmark.store.tables import project_keys, projects, tokens, user_keys
+from metalmark.store.tables import project_keys, projects, tokens, user_keys, users
+from metalmark.store.users import UserRecord, user_of
+
+_USER = "user_of_key_"
 
 
 class Holder(Enum):
@@ -95,16 +99,54 @@ async def create_key(
     return _key((await connection.execute(insert(table).values(**values).returning(table))).one(), owner)
 
 
-async def find_key_by_digest(connection: AsyncConnection, holder: Holder, digest: str) -> KeyRecord | None:
-    """Return the key of a hash, be it valid or not; of a project that is deleted, none."""
+@dataclass(frozen=True, kw_only=True)
+class HeldKey:
+    """A key, and whom it acts as."""
+
+    key: KeyRecord
+    user: UserRecord | None
+    """None where that is a project."""
+
+
+@cache
+def _holding(holder: Holder) -> Select[Any]:
+    """Return the query of a kind of keys with their owners: every request asks it, so it is put together once."""
     table, owner = _TABLES[holder]
-    query = select(table).where(table.c.hash == digest)
     if holder is Holder.PROJECT:
-        query = query.join(projects, projects.c.id == table.c.project_id).where(projects.c.deleted.is_(None))
-    row = (await connection.execute(query)).one_or_none()
+        return select(table).join(projects, projects.c.id == table.c.project_id).where(projects.c.deleted.is_(None))
+    named = (column.label(f"{_USER}{column.name}") for column in users.c)
+    return select(table, *named).join(users, users.c.id == table.c[owner])
+
+
+@cache
+def _by_digest(holder: Holder) -> Select[Any]:
+    return _holding(holder).where(_TABLES[holder][0].c.hash == bindparam("digest"))
+
+
+@cache
+def _by_id(holder: Holder) -> Select[Any]:
+    table, owner = _TABLES[holder]
+    return _holding(holder).where(table.c.id == bindparam("key_id"), table.c[owner] == bindparam("owner_id"))
+
+
+async def find_key_by_digest(connection: AsyncConnection, holder: Holder, digest: str) -> HeldKey | None:
+    """Return the key of a hash with its owner, be it valid or not; of a project that is deleted, none."""
+    row = (await connection.execute(_by_digest(holder), {"digest": digest})).one_or_none()
     if row is None or not hmac.compare_digest(row._mapping["hash"], digest):  # noqa: SLF001  see above
         return None
-    return _key(row, owner)
+    return _held(row, holder)
+
+
+async def find_held_key(connection: AsyncConnection, holder: Holder, *, owner_id: UUID, key_id: UUID) -> HeldKey | None:
+    """Return a key with its owner, be it valid or not; of a project that is deleted, none."""
+    values = {"owner_id": owner_id, "key_id": key_id}
+    row = (await connection.execute(_by_id(holder), values)).one_or_none()
+    return None if row is None else _held(row, holder)
+
+
+def _held(row: Row[Any], holder: Holder) -> HeldKey:
+    user = None if holder is Holder.PROJECT else user_of(row._mapping, _USER)  # noqa: SLF001  see above
+    return HeldKey(key=_key(row, _TABLES[holder][1]), user=user)
 
 
 async def find_key(connection: AsyncConnection, holder: Holder, *, owner_id: UUID, key_id: UUID) -> KeyRecord | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, delete, false, func, or_, select, update
+from sqlalchemy import Row, Select, and_, bindparam, delete, false, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metalmark.model import (
@@ -147,6 +148,48 @@ async def find_project(connection: AsyncConnection, identifier: ResourceId) -> P
     named = is_called(projects, identifier)
     row = (await connection.execute(select(projects, _claimed).where(and_(named, _there)))).one_or_none()
     return None if row is None else _project(row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectWithRoles:
+    """A project, and what a user is there."""
+
+    project: ProjectRecord
+    role: ProjectRole | None
+    """The user's own in the project; what the organization gives is not in it."""
+    organization_role: OrganizationRole | None
+
+
+@cache
+def _with_roles(name: str) -> Select[Any]:
+    """Return the query of a project by one of its columns: almost every request asks it, so it is put together once."""
+    user_id = bindparam("user_id", type_=projects.c.id.type)
+    own = select(project_roles.c.role).where(
+        project_roles.c.project_id == projects.c.id, project_roles.c.user_id == user_id
+    )
+    given_by_organization = select(organization_roles.c.role).where(
+        organization_roles.c.organization_id == projects.c.organization_id, organization_roles.c.user_id == user_id
+    )
+    roles = (
+        own.scalar_subquery().label("own_role"),
+        given_by_organization.scalar_subquery().label("organization_role"),
+    )
+    return select(projects, _claimed, *roles).where(projects.c[name] == bindparam("identifier"), _there)
+
+
+async def find_project_with_roles(
+    connection: AsyncConnection, identifier: ResourceId, *, user_id: UUID
+) -> ProjectWithRoles | None:
+    """Return the project of a UUID or slug with a user's roles, unless it is deleted."""
+    query = _with_roles("id" if isinstance(identifier, UUID) else "slug")
+    row = (await connection.execute(query, {"identifier": identifier, "user_id": user_id})).one_or_none()
+    if row is None:
+        return None
+    return ProjectWithRoles(
+        project=_project(row),
+        role=None if row.own_role is None else ProjectRole(row.own_role),
+        organization_role=None if row.organization_role is None else OrganizationRole(row.organization_role),
+    )
 
 
 def _of_user(user_id: UUID | None) -> Any:  # noqa: ANN401  SQLAlchemy's condition

@@ -17,9 +17,10 @@ from metalmark.store.registry_repositories import (
     RepositoryPlace,
     ensure_repository,
     find_repository_id,
+    insert_if_new,
     insert_or_change,
-    insert_unless_there,
 )
+from metalmark.store.registry_uploads import UploadRecord
 from metalmark.store.tables import (
     registry_blobs,
     registry_contents,
@@ -70,7 +71,8 @@ async def publish_blob(
     digest: Digest,
     *,
     content_id: UUID,
-    upload_id: UUID | None = None,
+    size_bytes: int,
+    upload: UploadRecord | None = None,
     now: datetime,
 ) -> bool:
     """Make a blob of a content whose digest was checked, and visible in a repository.
@@ -80,34 +82,51 @@ async def publish_blob(
         place: The repository; it is made when it is not there.
         digest: What was checked.
         content_id: The content. It is condemned when a sound one of this digest is there.
-        upload_id: The upload that ends with this.
+        size_bytes: How much of it was checked, which is all of it.
+        upload: The upload that ends with this.
         now: The time of day.
 
     Returns:
         Whether the content is the blob's now.
 
     Raises:
-        LookupError: The upload or its content is gone: somebody else ended it.
+        LookupError: The upload is not what was checked any more: somebody else ended it, or went on with it.
     """
-    if upload_id is not None:
-        gone = delete(registry_uploads).where(registry_uploads.c.id == upload_id)
-        if (await connection.execute(gone)).rowcount != 1:
-            raise LookupError(upload_id)
-    size = select(registry_contents.c.size_bytes).where(registry_contents.c.id == content_id)
-    new = {"digest": str(digest), "size_bytes": (await connection.execute(size)).scalar_one(), "created": now}
-    await insert_unless_there(connection, registry_blobs, new | {"content_id": content_id})
+    if upload is None:
+        repository_id = await ensure_repository(connection, place, now=now)
+    else:
+        await _end(connection, upload, size_bytes)
+        repository_id = upload.repository_id
+    taken = await _become(connection, digest, content_id=content_id, size_bytes=size_bytes, now=now)
+    await _link(connection, repository_id, digest, now=now)
+    return taken
+
+
+async def _end(connection: AsyncConnection, upload: UploadRecord, size_bytes: int) -> None:
+    contents, uploads = registry_contents, registry_uploads
+    # What came after the digest was taken must not become the blob's: others would be given it as theirs.
+    as_checked = exists().where(contents.c.id == uploads.c.content_id, contents.c.size_bytes == size_bytes)
+    gone = delete(uploads).where(uploads.c.id == upload.id, as_checked)
+    if (await connection.execute(gone)).rowcount != 1:
+        raise LookupError(upload.id)
+
+
+async def _become(
+    connection: AsyncConnection, digest: Digest, *, content_id: UUID, size_bytes: int, now: datetime
+) -> bool:
+    new = {"digest": str(digest), "size_bytes": size_bytes, "created": now, "content_id": content_id}
+    if await insert_if_new(connection, registry_blobs, new):
+        return True
     there = registry_blobs.c.digest == str(digest)
     columns = (registry_blobs.c.content_id, registry_blobs.c.damaged)
     row = (await connection.execute(select(*columns).where(there))).one()
-    taken = bool(row.content_id == content_id)
-    if not taken and row.damaged is not None:
-        await connection.execute(update(registry_blobs).where(there).values(content_id=content_id, damaged=None))
-        await condemn_content(connection, content_id=row.content_id, now=now)
-        taken = True
-    elif not taken:
+    if row.damaged is None:
+        assert row.content_id != content_id, "a content is published once"
         await condemn_content(connection, content_id=content_id, now=now)
-    await _link(connection, place, digest, now=now)
-    return taken
+        return False
+    await connection.execute(update(registry_blobs).where(there).values(content_id=content_id, damaged=None))
+    await condemn_content(connection, content_id=row.content_id, now=now)
+    return True
 
 
 async def mount_blob(
@@ -116,12 +135,11 @@ async def mount_blob(
     """Make a blob of one place visible in another repository; return False when it is not visible in the first."""
     if await find_registry_blob(connection, source, digest) is None:
         return False
-    await _link(connection, target, digest, now=now)
+    await _link(connection, await ensure_repository(connection, target, now=now), digest, now=now)
     return True
 
 
-async def _link(connection: AsyncConnection, place: RepositoryPlace, digest: Digest, *, now: datetime) -> None:
-    repository_id = await ensure_repository(connection, place, now=now)
+async def _link(connection: AsyncConnection, repository_id: UUID, digest: Digest, *, now: datetime) -> None:
     row = {"repository_id": repository_id, "digest": str(digest), "created": now, "touched": now}
     await insert_or_change(connection, registry_links, ("repository_id", "digest"), row, kept=("created",))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -77,83 +77,79 @@ def _size() -> ColumnElement[int]:
     return select(total).where(registry_blobs.c.digest.in_(named.correlate(tags))).correlate(tags).scalar_subquery()
 
 
-async def images_of_jobs(connection: AsyncConnection) -> frozenset[tuple[UUID, str]]:
-    """Return project and digest of each image in the server's registry that a job has still to run."""
+async def images_of_jobs(connection: AsyncConnection, *, project_id: UUID) -> frozenset[str]:
+    """Return the digest of each image in the server's registry that a job of a project has still to run."""
     codes = [status.code for status in JobStatus if not status.has_run]
-    query = select(jobs.c.project_id, jobs.c.config).where(jobs.c.own_image, jobs.c.status.in_(codes))
-    found = {(row.project_id, str(row.config.get("digest"))) for row in await connection.execute(query)}
-    return frozenset(found)
+    query = select(jobs.c.config).where(jobs.c.project_id == project_id, jobs.c.status.in_(codes), jobs.c.own_image)
+    return frozenset(str(config.get("digest")) for config in (await connection.execute(query)).scalars())
 
 
-async def delete_old_tags(
-    connection: AsyncConnection, *, keep: int | None, before: datetime | None, used: Collection[tuple[UUID, str]]
-) -> int:
-    """Delete the tags that no rule keeps, and return how many there were. What they stand for stays.
-
-    Args:
-        connection: Of a write.
-        keep: How many of the newest of each repository stay; None for no such rule.
-        before: Those that were set later stay; None for no such rule.
-        used: Projects and digests of images that stay whatever the rules say.
-    """
-    if keep is None and before is None:
-        return 0
-    tags, repositories = registry_tags, registry_repositories
-    newest = (tags.c.pushed.desc(), tags.c.folded, tags.c.tag)
-    rank = func.row_number().over(partition_by=tags.c.repository_id, order_by=newest).label("rank")
-    ranked = (
-        select(tags.c.repository_id, tags.c.tag, tags.c.digest, tags.c.pushed, repositories.c.project_id, rank)
-        .select_from(tags.join(repositories, repositories.c.id == tags.c.repository_id))
-        .subquery()
-    )
-    conditions = [] if keep is None else [ranked.c.rank > keep]
-    if before is not None:
-        conditions.append(ranked.c.pushed < before)
-    rows = await connection.execute(select(ranked).where(*conditions))
-    gone = [(row.repository_id, row.tag, row.digest) for row in rows if (row.project_id, row.digest) not in used]
-    deleted = 0
-    for start in range(0, len(gone), _AT_ONCE):
-        # By its digest too: a tag that was set anew in the meantime is another.
-        this = tuple_(tags.c.repository_id, tags.c.tag, tags.c.digest).in_(gone[start : start + _AT_ONCE])
-        deleted += (await connection.execute(delete(tags).where(this))).rowcount
-    return deleted
-
-
-async def forsaken_manifests(
-    connection: AsyncConnection, *, before: datetime, used: Collection[tuple[UUID, str]]
-) -> frozenset[tuple[UUID, str]]:
-    """Return repository and digest of the manifests that have no tag, and that nothing names which has one.
+async def old_tags(
+    connection: AsyncConnection, *, repository_id: UUID, keep: int | None, before: datetime | None
+) -> tuple[tuple[str, str], ...]:
+    """Return the tags of a repository that no rule keeps, each with the digest that it stands for.
 
     Args:
         connection: Of any transaction.
-        before: Those that were pushed or asked for later are left out: the push of an index of them may be under way.
-        used: Projects and digests of images that stay in any case.
+        repository_id: The repository.
+        keep: How many of the newest stay; None for no such rule.
+        before: Those that were set later stay; None for no such rule.
     """
-    manifests, children, repositories = registry_manifests, registry_manifest_children, registry_repositories
+    if keep is None and before is None:
+        return ()
+    tags = registry_tags
+    newest = (tags.c.pushed.desc(), tags.c.folded, tags.c.tag)
+    columns = (tags.c.tag, tags.c.digest, tags.c.pushed)
+    older = select(*columns).where(tags.c.repository_id == repository_id).order_by(*newest).offset(keep or 0).subquery()
+    query = select(older.c.tag, older.c.digest)
+    if before is not None:
+        query = query.where(older.c.pushed < before)
+    return tuple((row.tag, row.digest) for row in await connection.execute(query))
+
+
+async def delete_tags(connection: AsyncConnection, *, repository_id: UUID, gone: Sequence[tuple[str, str]]) -> int:
+    """Delete tags of a repository by their names and digests, and return how many there were.
+
+    What they stand for stays. A tag that was set anew in the meantime is another.
+    """
+    tags, deleted = registry_tags, 0
+    for start in range(0, len(gone), _AT_ONCE):
+        these = tuple_(tags.c.tag, tags.c.digest).in_(gone[start : start + _AT_ONCE])
+        deleted += (await connection.execute(delete(tags).where(tags.c.repository_id == repository_id, these))).rowcount
+    return deleted
+
+
+async def forsaken_manifests(connection: AsyncConnection, *, repository_id: UUID, before: datetime) -> frozenset[str]:
+    """Return the digests of a repository's manifests that have no tag, and that nothing names which has one.
+
+    Args:
+        connection: Of any transaction.
+        repository_id: The repository.
+        before: Those that were pushed or asked for later are left out: the push of an index of them may be under way.
+    """
+    manifests, children = registry_manifests, registry_manifest_children
     subject = manifests.alias("subject")
-    own = manifests.c.repository_id
-    query = (
-        select(own, manifests.c.digest, repositories.c.project_id)
-        .select_from(manifests.join(repositories, repositories.c.id == own))
-        .where(
-            manifests.c.touched < before,
-            ~exists().where(registry_tags.c.repository_id == own, registry_tags.c.digest == manifests.c.digest),
-            ~exists().where(children.c.repository_id == own, children.c.digest == manifests.c.digest),
-            # A signature goes after what it is of.
-            ~exists().where(subject.c.repository_id == own, subject.c.digest == manifests.c.subject),
-        )
+    query = select(manifests.c.digest).where(
+        manifests.c.repository_id == repository_id,
+        manifests.c.touched < before,
+        ~exists().where(registry_tags.c.repository_id == repository_id, registry_tags.c.digest == manifests.c.digest),
+        ~exists().where(children.c.repository_id == repository_id, children.c.digest == manifests.c.digest),
+        # A signature goes after what it is of.
+        ~exists().where(subject.c.repository_id == repository_id, subject.c.digest == manifests.c.subject),
     )
-    rows = await connection.execute(query)
-    return frozenset((row.repository_id, row.digest) for row in rows if (row.project_id, row.digest) not in used)
+    return frozenset((await connection.execute(query)).scalars())
 
 
-async def delete_manifests(connection: AsyncConnection, gone: Collection[tuple[UUID, str]], *, now: datetime) -> int:
-    """Delete manifests by repository and digest, and return how many there were."""
-    manifests, named, deleted = registry_manifests, sorted(gone, key=str), 0
+async def delete_manifests(
+    connection: AsyncConnection, *, repository_id: UUID, gone: Collection[str], now: datetime
+) -> int:
+    """Delete manifests of a repository by their digests, and return how many there were."""
+    manifests, named, deleted = registry_manifests, sorted(gone), 0
+    blobs = registry_manifest_blobs
     for start in range(0, len(named), _AT_ONCE):
         these = named[start : start + _AT_ONCE]
-        naming = tuple_(registry_manifest_blobs.c.repository_id, registry_manifest_blobs.c.manifest).in_(these)
+        naming = and_(blobs.c.repository_id == repository_id, blobs.c.manifest.in_(these))
         await renew_named(connection, naming, now=now)
-        this = tuple_(manifests.c.repository_id, manifests.c.digest).in_(these)
+        this = and_(manifests.c.repository_id == repository_id, manifests.c.digest.in_(these))
         deleted += (await connection.execute(delete(manifests).where(this))).rowcount
     return deleted

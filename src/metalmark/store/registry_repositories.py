@@ -45,6 +45,25 @@ class RepositoryRecord:
     """When a tag of it was last set."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RepositoryOwner:
+    """A repository, and whose it is."""
+
+    id: UUID
+    project_id: UUID
+
+
+async def repositories_in_turn(
+    connection: AsyncConnection, *, after: UUID | None, limit: int
+) -> tuple[RepositoryOwner, ...]:
+    """Return repositories of all projects in the order of their identifiers, those that come after one."""
+    repositories = registry_repositories
+    query = select(repositories.c.id, repositories.c.project_id).order_by(repositories.c.id).limit(limit)
+    if after is not None:
+        query = query.where(repositories.c.id > after)
+    return tuple(RepositoryOwner(id=row.id, project_id=row.project_id) for row in await connection.execute(query))
+
+
 async def ensure_repository(connection: AsyncConnection, place: RepositoryPlace, *, now: datetime) -> UUID:
     """Return a repository's identifier, and make it when it is not there.
 
@@ -95,6 +114,14 @@ async def insert_unless_there(connection: AsyncConnection, table: Table, *rows: 
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     if rows:
         await connection.execute(dialect.insert(table).on_conflict_do_nothing(), [dict(row) for row in rows])
+
+
+async def insert_if_new(connection: AsyncConnection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row, unless its key is there; return whether it was not."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    # What came back, for the number of rows of an insertion is not told by every driver.
+    new = dialect.insert(table).values(**row).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    return (await connection.execute(new)).one_or_none() is not None
 
 
 async def insert_or_change(

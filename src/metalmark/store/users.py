@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -48,17 +49,21 @@ class UserChanges:
 
 
 def _user(row: Row[Any]) -> UserRecord:
-    fields = row._mapping  # noqa: SLF001  how SQLAlchemy spells its public mapping
+    return user_of(row._mapping)  # noqa: SLF001  how SQLAlchemy spells its public mapping
+
+
+def user_of(fields: Mapping[Any, Any], prefix: str = "") -> UserRecord:
+    """Return the user of a row, whose columns' names begin so."""
     return UserRecord(
-        id=fields["id"],
-        name=UserName(fields["name"]),
-        slug=Slug(fields["slug"]),
-        email=Email(fields["email"]),
-        admin=fields["admin"],
-        locked=fields["locked"],
-        session_epoch=fields["session_epoch"],
-        created=fields["created"],
-        modified=fields["modified"],
+        id=fields[f"{prefix}id"],
+        name=UserName(fields[f"{prefix}name"]),
+        slug=Slug(fields[f"{prefix}slug"]),
+        email=Email(fields[f"{prefix}email"]),
+        admin=fields[f"{prefix}admin"],
+        locked=fields[f"{prefix}locked"],
+        session_epoch=fields[f"{prefix}session_epoch"],
+        created=fields[f"{prefix}created"],
+        modified=fields[f"{prefix}modified"],
     )
 
 

@@ -13,11 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.integration.server.object_stores import bucket, object_store
 from tests.integration.server.registry.pushing import CONFIG, INDEX, LAYER, MANIFEST, descriptor, document, ranged
 
 from metalmark.model import Digest
@@ -25,7 +27,8 @@ from metalmark.testing.server_process import UNLIMITED, ServerProcess, Settings,
 
 REGISTRY: Settings = {"lease_s": 20, "upload_timeout_s": 20, "reading_s": 5, "collect_every_s": 1}
 """Everything that is not needed goes as soon as may be, so that what is needed is in danger as often as may be."""
-LENGTHS = (1800, 10_800) if os.environ.get("METALMARK_SOAK") else (30,)
+SOAK = bool(os.environ.get("METALMARK_SOAK"))
+LENGTHS = (1800, 10_800) if SOAK else (60,)
 """Seconds that it goes on; METALMARK_REGISTRY_SOAK_S names others."""
 if "METALMARK_REGISTRY_SOAK_S" in os.environ:
     LENGTHS = (int(os.environ["METALMARK_REGISTRY_SOAK_S"]),)
@@ -196,13 +199,16 @@ def work(client: Client, until: float, faults: list[BaseException]) -> None:
         faults.append(error)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", *(["sqlite, objects"] if SOAK else [])])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
     settings: dict[str, Any] = {"registry": REGISTRY, "limits": UNLIMITED}
-    if request.param == "postgresql":
-        settings["database"] = request.getfixturevalue("durable_database")
-    with running_server_process(tmp_path, settings) as running:
-        yield running
+    with ExitStack() as stack:
+        if request.param == "postgresql":
+            settings["database"] = request.getfixturevalue("durable_database")
+        elif "objects" in request.param:
+            store = stack.enter_context(object_store("versitygw", tmp_path / "store"))
+            settings["storage"] = stack.enter_context(bucket(store)).storage
+        yield stack.enter_context(running_server_process(tmp_path / "server", settings))
 
 
 @pytest.mark.timeout(max(LENGTHS) + 600)

@@ -68,7 +68,9 @@ async def test_a_key_is_found_by_its_hash_and_its_text_is_nowhere(store: Store, 
     key = ApiKey.new(KeyKind.USER)
     record = await made(store, user_id, key)
     async with store.read() as connection:
-        assert await find_key_by_digest(connection, Holder.USER, key.digest) == record
+        held = await find_key_by_digest(connection, Holder.USER, key.digest)
+        assert held is not None
+        assert held.key == record
         assert await find_key_by_digest(connection, Holder.PROJECT, key.digest) is None
         assert await find_key_by_digest(connection, Holder.USER, key.digest.upper()) is None
         row = (await connection.execute(select(user_keys))).one()

@@ -21,11 +21,11 @@ from metalmark.store.invites import find_open_invite
 from metalmark.store.job_deadlines import due_jobs, next_job_deadline
 from metalmark.store.job_events import list_events
 from metalmark.store.jobs import find_job, list_jobs, pending_specs
-from metalmark.store.keys import find_key_by_digest, list_keys
+from metalmark.store.keys import find_held_key, find_key_by_digest, list_keys
 from metalmark.store.members import find_organization_role, find_project_role, list_members
 from metalmark.store.organizations import find_organization, list_organizations
 from metalmark.store.output import read_output
-from metalmark.store.projects import find_project, list_projects
+from metalmark.store.projects import find_project, find_project_with_roles, list_projects
 from metalmark.store.reports import ReportFilter, find_report, find_report_by_key, list_reports
 from metalmark.store.runners import find_proof, find_runner, find_runner_by_key, list_runner_specs, list_runners
 from metalmark.store.selection import ListOrder, Selection
@@ -65,6 +65,8 @@ CALLS: dict[str, Call] = {
     "jobs": lambda c: list_jobs(c, project=ONE, page=PAGE),
     "jobs by status": lambda c: list_jobs(c, project=ONE, page=PAGE, status=JobStatus.PENDING, ascending=True),
     "key by digest": lambda c: find_key_by_digest(c, Holder.USER, "digest"),
+    "key of a token": lambda c: find_held_key(c, Holder.USER, owner_id=ONE, key_id=ONE),
+    "key of a project's token": lambda c: find_held_key(c, Holder.PROJECT, owner_id=ONE, key_id=ONE),
     "keys of a project": lambda c: list_keys(c, Holder.PROJECT, owner_id=ONE, page=PAGE),
     "keys of a user": lambda c: list_keys(c, Holder.USER, owner_id=ONE, page=PAGE, revoked=True, wanted=BACKWARDS),
     "members": lambda c: list_members(c, organization_id=ONE, page=PAGE),
@@ -76,6 +78,7 @@ CALLS: dict[str, Call] = {
     "pending specs": pending_specs,
     "project": lambda c: find_project(c, SLUG),
     "project role": lambda c: find_project_role(c, project_id=ONE, user_id=ONE),
+    "project with roles": lambda c: find_project_with_roles(c, SLUG, user_id=ONE),
     "projects for strangers": lambda c: list_projects(c, page=PAGE, sight=Sight()),
     "projects of an organization": lambda c: list_projects(
         c, page=PAGE, sight=Sight(everything=True), organization_id=ONE

@@ -34,7 +34,14 @@ from metalmark.store.registry_contents import (
     known_parts,
 )
 from metalmark.store.registry_health import names_of_blob, stored_blobs, stored_manifests
-from metalmark.store.registry_images import delete_manifests, list_images
+from metalmark.store.registry_images import (
+    delete_manifests,
+    delete_tags,
+    forsaken_manifests,
+    images_of_jobs,
+    list_images,
+    old_tags,
+)
 from metalmark.store.registry_manifests import (
     delete_manifest,
     delete_tag,
@@ -44,7 +51,7 @@ from metalmark.store.registry_manifests import (
     put_manifest,
 )
 from metalmark.store.registry_release import release_images
-from metalmark.store.registry_repositories import list_repositories
+from metalmark.store.registry_repositories import list_repositories, repositories_in_turn
 from metalmark.store.registry_uploads import (
     append_to_upload,
     cancel_upload,
@@ -61,13 +68,17 @@ BLOB, OTHER, MANIFEST, CHILD = (Digest.of(text) for text in (b"blob", b"other", 
 MOST = 10
 
 
+def new_digest() -> Digest:
+    return Digest.of(new_id().bytes)
+
+
 def part(position: int = 0) -> ContentPart:
     return ContentPart(id=new_id(), position=position, size_bytes=4)
 
 
 async def pushed(connection: Connection, place: RepositoryPlace, digest: Digest) -> None:
     content = await create_content(connection, now=NOW, parts=[part()])
-    await publish_blob(connection, place, digest, content_id=content, now=NOW)
+    await publish_blob(connection, place, digest, content_id=content, size_bytes=4, now=NOW)
 
 
 def manifest(digest: Digest, **names: dict[str, int]) -> NewManifest:
@@ -85,7 +96,12 @@ async def push_images(connection: Connection, place: RepositoryPlace) -> None:
 async def whole_upload(connection: Connection, place: RepositoryPlace) -> None:
     upload = await start_upload(connection, place, now=NOW)
     assert await append_to_upload(connection, upload, part(), now=NOW)
-    assert await find_upload(connection, place, upload.id) is not None
+    found = await find_upload(connection, place, upload.id)
+    assert found is not None
+    await publish_blob(
+        connection, place, new_digest(), content_id=found.content_id, size_bytes=4, upload=found, now=NOW
+    )
+    upload = await start_upload(connection, place, now=NOW)
     await count_parts(connection, content_id=upload.content_id)
     await cancel_upload(connection, upload, now=NOW)
     await drop_contents(connection, ids=[upload.content_id])
@@ -94,7 +110,16 @@ async def whole_upload(connection: Connection, place: RepositoryPlace) -> None:
 async def repository_of(connection: Connection, place: RepositoryPlace) -> None:
     (found,) = await list_repositories(connection, project_id=place.project_id)
     await blob_sizes(connection, repository_id=found.id, digests=[str(BLOB), str(OTHER)])
-    await delete_manifests(connection, [(found.id, str(CHILD))], now=NOW)
+    await delete_manifests(connection, repository_id=found.id, gone=[str(CHILD)], now=NOW)
+
+
+async def retain(connection: Connection, place: RepositoryPlace) -> None:
+    (owner,) = await repositories_in_turn(connection, after=None, limit=1)
+    await repositories_in_turn(connection, after=owner.id, limit=1)
+    await images_of_jobs(connection, project_id=place.project_id)
+    await forsaken_manifests(connection, repository_id=owner.id, before=NOW)
+    old = await old_tags(connection, repository_id=owner.id, keep=1, before=NOW)
+    await delete_tags(connection, repository_id=owner.id, gone=[*old, ("none", str(BLOB))])
 
 
 async def read_parts(connection: Connection, place: RepositoryPlace) -> None:
@@ -132,13 +157,14 @@ def calls(place: RepositoryPlace) -> dict[str, Call]:
         "unused blobs": lambda c: unlink_unused(c, before=NOW + timedelta(days=1), now=NOW, most=MOST),
         "unlinked blobs": lambda c: drop_unlinked(c, now=NOW, most=MOST),
         "condemned contents": lambda c: condemned_contents(c, before=NOW, most=MOST),
+        "old images": lambda c: retain(c, place),
         "manifests deleted": lambda c: repository_of(c, place),
         "project released": lambda c: release_images(c, project_ids=[place.project_id], now=NOW),
     }
 
 
-SORTED_AFTERWARDS = {"names of a blob", "images", "referrers"}
-"""Few rows each: what one page or batch shows, or the few repositories that have a blob."""
+SORTED_AFTERWARDS = {"names of a blob", "images", "referrers", "old images"}
+"""Few rows each: what one page, batch or repository has, or the few repositories that have a blob."""
 DUE = {
     "expired uploads": "ix_registry_uploads_by_age",
     "unused blobs": "ix_registry_links_by_age",

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import OctKey
+from structlog.testing import capture_logs
 
 from metalmark.model import Unauthenticated
 from metalmark.server.signer import Audience, Invitation, Pull, Signer
@@ -147,3 +148,21 @@ def test_no_segments_but_ours_are_a_token(parts: list[bytes]) -> None:
     text = ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
     with pytest.raises(Unauthenticated):
         signer().read(text, Audience.SESSION)
+
+
+def test_another_issuer_on_the_same_keys_is_told_of_once() -> None:
+    reader, beside = signer(), signer(issuer="http://beside.example/")
+    with capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(Unauthenticated, match="another server"):
+                reader.read(beside.sign(Audience.SESSION, str(USER), ttl_s=60).text, Audience.SESSION)
+        # What anybody can make up says nothing about the servers of this database.
+        stranger = signer(OTHER, issuer="http://stranger.example/")
+        with pytest.raises(Unauthenticated):
+            reader.read(stranger.sign(Audience.SESSION, str(USER), ttl_s=60).text, Audience.SESSION)
+    (told,) = logs
+    assert (told["log_level"], told["found"], told["own"]) == (
+        "warning",
+        "http://beside.example/",
+        "http://localhost:3000/",
+    )

@@ -29,7 +29,9 @@ def pulls(rack: Rack, token: str) -> Pull | None:
 
     async def ask(context: Any) -> Pull | None:
         try:
-            return await pull_of(context, token)
+            claims = context.signer.read(token, Audience.RUNNER_PULL)
+            async with context.store.read() as connection:
+                return await pull_of(context, connection, claims)
         except Unauthenticated:
             return None
 
@@ -86,7 +88,8 @@ def test_runners_are_counted_each_for_itself(racks: Rack) -> None:
         state = {"client_address": "192.0.2.7"}
         connection = HTTPConnection({"type": "http", "headers": headers, "state": state})
         try:
-            await registry_caller(connection, replace(context, limits=limits))
+            async with context.store.read() as reading:
+                await registry_caller(connection, replace(context, limits=limits), reading)
         except TooManyRequests:
             return False
         return True

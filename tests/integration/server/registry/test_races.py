@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from threading import Barrier
 from typing import Any, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -18,7 +18,15 @@ from tests.integration.server.registry_world import bearer, make_world
 
 from metalmark.model import Digest, parse_resource_id
 from metalmark.server import ServerContext
-from metalmark.store import find_project, registry_bytes
+from metalmark.store import (
+    Connection,
+    RepositoryPlace,
+    UploadRecord,
+    find_project,
+    find_upload,
+    publish_blob,
+    registry_bytes,
+)
 from metalmark.testing.postgresql import Cluster
 from metalmark.testing.running_server import RunningServer, running_server
 
@@ -180,6 +188,52 @@ def test_one_chunk_is_sent_by_all(seen_twice: tuple[Pushing, Pushing]) -> None:
     assert 201 in [answer.status_code for answer in ends]
     assert {answer.status_code for answer in ends} <= {201, 404, 416}
     assert seen_twice[1].call("GET", f"blobs/{digest}").content == chunk + last
+
+
+def test_what_came_after_a_digest_was_taken_is_not_the_blobs(
+    servers: tuple[RunningServer, RunningServer], seen_twice: tuple[Pushing, Pushing]
+) -> None:
+    content = uuid4().bytes
+    digest, location = Digest.of(content), seen_twice[0].begin()
+    identifier = UUID(location.rpartition("/")[2])
+    project, _, inner = seen_twice[0].name.partition("/")
+
+    async def checked(context: ServerContext) -> tuple[RepositoryPlace, UploadRecord]:
+        async with context.store.read() as connection:
+            record = await find_project(connection, parse_resource_id(project))
+            assert record is not None
+            place = RepositoryPlace(project_id=record.id, inner=inner)
+            upload = await find_upload(connection, place, identifier)
+            assert upload is not None
+            return place, upload
+
+    async def publish(context: ServerContext, place: RepositoryPlace, upload: UploadRecord) -> None:
+        size = upload.size_bytes
+
+        async def work(connection: Connection) -> bool:
+            return await publish_blob(
+                connection,
+                place,
+                digest,
+                content_id=upload.content_id,
+                size_bytes=size,
+                upload=upload,
+                now=context.clock.now(),
+            )
+
+        await context.store.write(work)
+
+    assert seen_twice[0].session("PATCH", location, content=content).status_code == 202
+    place, upload = servers[0].call(checked)
+    # Between the digest and the row of the blob, another request goes on with the upload.
+    assert seen_twice[1].session("PATCH", location, content=b"more").status_code == 202
+    with pytest.raises(LookupError):
+        servers[0].call(partial(publish, place=place, upload=upload))
+    assert seen_twice[0].call("HEAD", f"blobs/{digest}").status_code == 404
+    whole = Digest.of(content + b"more")
+    answer = seen_twice[0].session("PUT", location, params={"digest": str(whole)})
+    assert answer.status_code == 201
+    assert seen_twice[1].call("GET", f"blobs/{whole}").content == content + b"more"
 
 
 def test_a_blob_is_deleted_while_manifests_come_to_name_it(seen_twice: tuple[Pushing, Pushing]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.server.engines import ENGINES, server_of
+from tests.integration.server.engines import PLACES, server_of
 from tests.integration.server.registry.pushing import INDEX, Pushing, descriptor, index_of
 from tests.integration.server.registry_world import RegistryWorld, make_world
 
@@ -36,7 +36,7 @@ class LaterClock(SystemClock):
         return super().now() + self._ahead
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=PLACES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server that these tests have for themselves: the rules are for all repositories."""
     with server_of(request, tmp_path_factory) as running:
