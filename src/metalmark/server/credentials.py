@@ -7,6 +7,7 @@ must learn that it is not. What is not a bearer credential is none.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from uuid import UUID
 
@@ -60,24 +61,31 @@ async def authenticate_credential(
     Args:
         context: The server.
         credential: As it came.
-        connection: Of a read that goes on; None to have one for this alone.
+        connection: Of a read that goes on; None to have one for this alone, unless nothing is to be looked up.
 
     Raises:
         Unauthenticated: It is malformed, unknown, expired or revoked, or a runner's.
         Forbidden: The user's account is locked.
     """
-    if connection is None:
-        async with context.store.read() as opened:
-            return await authenticate_credential(context, credential, connection=opened)
+    find = _search(context, credential)
+    if connection is not None:
+        return await find(connection)
+    async with context.store.read() as opened:
+        return await find(opened)
+
+
+def _search(context: ServerContext, credential: str) -> Callable[[Connection], Awaitable[Actor]]:
+    """Return what looks a credential up, once it is one that could be known."""
     if has_jwt_shape(credential):
-        return await _by_token(context, connection, credential)
+        claims = context.signer.read(credential, Audience.SESSION, Audience.TOKEN)
+        return lambda connection: _by_token(context, connection, credential, claims)
     try:
         key = ApiKey.parse(credential)
     except InputError:
         raise Unauthenticated("the credential is malformed", hint="use a user key, a project key or a token") from None
     if key.kind is KeyKind.RUNNER:
         raise Unauthenticated("this is the key of a runner", why="it opens the runner's channel only")
-    return await _by_key(context, connection, key)
+    return lambda connection: _by_key(context, connection, key)
 
 
 async def _by_key(context: ServerContext, connection: Connection, key: ApiKey) -> Actor:
@@ -93,8 +101,7 @@ async def _by_key(context: ServerContext, connection: Connection, key: ApiKey) -
     return UserActor(user=held.user, via=Via.KEY, key_id=held.key.id)
 
 
-async def _by_token(context: ServerContext, connection: Connection, token: str) -> Actor:
-    claims = context.signer.read(token, Audience.SESSION, Audience.TOKEN)
+async def _by_token(context: ServerContext, connection: Connection, token: str, claims: Claims) -> Actor:
     if claims.audience is Audience.TOKEN:
         digest = hashlib.sha256(token.encode()).hexdigest()
         held = await find_key_by_digest(connection, Holder.TOKEN, digest)
