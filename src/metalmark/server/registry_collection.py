@@ -126,7 +126,7 @@ class RegistryCollector:
             try:
                 done = await collect(self._context.store, self._context.blobs, self._context.clock, rules)
             except MetalmarkError as error:
-                _log.warning("registry not collected", error=str(error), passing=isinstance(error, TransientError))
+                _log.warning("registry not collected", error=str(error), transient=isinstance(error, TransientError))
             except Exception as error:  # noqa: BLE001 - the next collection may go well, and a server does not end of one
                 _log.error("registry not collected", exc_info=error)
             else:

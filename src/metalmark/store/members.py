@@ -62,13 +62,6 @@ async def find_organization_role(
     return None if role is None else OrganizationRole(role)
 
 
-async def find_project_role(connection: AsyncConnection, *, project_id: UUID, user_id: UUID) -> ProjectRole | None:
-    """Return a user's own role in a project; what organizations give is not in it."""
-    named = and_(project_roles.c.project_id == project_id, project_roles.c.user_id == user_id)
-    role = (await connection.execute(select(project_roles.c.role).where(named))).scalar_one_or_none()
-    return None if role is None else ProjectRole(role)
-
-
 async def give_project_role(
     connection: AsyncConnection, *, project_id: UUID, user_id: UUID, role: ProjectRole, now: datetime
 ) -> None:

@@ -109,18 +109,21 @@ async def list_repositories(connection: AsyncConnection, *, project_id: UUID) ->
     )
 
 
+def _insert(connection: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an insertion of this engine's own kind, which can say what becomes of a key that is there."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
 async def insert_unless_there(connection: AsyncConnection, table: Table, *rows: Mapping[str, Any]) -> None:
     """Insert rows, passing over those whose key is there."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     if rows:
-        await connection.execute(dialect.insert(table).on_conflict_do_nothing(), [dict(row) for row in rows])
+        await connection.execute(_insert(connection, table).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
 async def insert_if_new(connection: AsyncConnection, table: Table, row: Mapping[str, Any]) -> bool:
     """Insert a row, unless its key is there; return whether it was not."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     # What came back, for the number of rows of an insertion is not told by every driver.
-    new = dialect.insert(table).values(**row).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    new = _insert(connection, table).values(**row).on_conflict_do_nothing().returning(*table.primary_key.columns)
     return (await connection.execute(new)).one_or_none() is not None
 
 
@@ -141,7 +144,6 @@ async def insert_or_change(
         row: All values.
         kept: Columns whose value stays when the row is there.
     """
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     changed = {name: value for name, value in row.items() if name not in key and name not in kept}
-    insert = dialect.insert(table).values(**row)
-    await connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=changed))
+    new = _insert(connection, table).values(**row)
+    await connection.execute(new.on_conflict_do_update(index_elements=list(key), set_=changed))

@@ -41,7 +41,7 @@ from metalmark.store import (
     find_open_invite,
     find_organization,
     find_project,
-    find_project_role,
+    find_project_with_roles,
     give_project_role,
     hide_organization,
     hide_project,
@@ -217,7 +217,9 @@ async def test_everybody_sees_the_projects_that_are_theirs_to_see(store: Store) 
         for sight, wanted in sights.items():
             found, total = await list_projects(connection, page=ALL, sight=sight)
             assert ([one.id for one in found], total) == (wanted, len(wanted)), sight
-        assert await find_project_role(connection, project_id=hidden.id, user_id=bob.id) is ProjectRole.DEVELOPER
+        found = await find_project_with_roles(connection, hidden.id, user_id=bob.id)
+        assert found is not None
+        assert (found.project.id, found.role, found.organization_role) == (hidden.id, ProjectRole.DEVELOPER, None)
         none, _ = await list_projects(connection, page=ALL, sight=Sight(everything=True), organization_id=new_id())
         assert none == ()
 
@@ -232,7 +234,10 @@ async def test_a_name_is_free_in_another_organization_and_not_in_its_own(store: 
         await project(store, acme, "Adder")
     assert caught.value.field == "name"
     async with store.read() as connection:
-        assert await find_project_role(connection, project_id=first.id, user_id=ada.id) is ProjectRole.MAINTAINER
+        found = await find_project_with_roles(connection, first.slug, user_id=ada.id)
+        assert found is not None
+        assert found.role is ProjectRole.MAINTAINER
+        assert await find_project_with_roles(connection, new_id(), user_id=ada.id) is None
 
 
 async def test_a_projects_changes(store: Store) -> None:

@@ -22,7 +22,7 @@ from metalmark.store.job_deadlines import due_jobs, next_job_deadline
 from metalmark.store.job_events import list_events
 from metalmark.store.jobs import find_job, list_jobs, pending_specs
 from metalmark.store.keys import find_held_key, find_key_by_digest, list_keys
-from metalmark.store.members import find_organization_role, find_project_role, list_members
+from metalmark.store.members import find_organization_role, list_members
 from metalmark.store.organizations import find_organization, list_organizations
 from metalmark.store.output import read_output
 from metalmark.store.projects import find_project, find_project_with_roles, list_projects
@@ -77,7 +77,6 @@ CALLS: dict[str, Call] = {
     "output": lambda c: read_output(c, job=ONE, offset=7),
     "pending specs": pending_specs,
     "project": lambda c: find_project(c, SLUG),
-    "project role": lambda c: find_project_role(c, project_id=ONE, user_id=ONE),
     "project with roles": lambda c: find_project_with_roles(c, SLUG, user_id=ONE),
     "projects for strangers": lambda c: list_projects(c, page=PAGE, sight=Sight()),
     "projects of an organization": lambda c: list_projects(

@@ -60,7 +60,8 @@ async def test_box_is_as_it_was_asked_for(home_with_kernel: Path) -> None:
         assert facts.kernel.split("-")[0].count(".") == 2
         assert not [warning for warning in facts.warnings if "clock" in warning]
         if facts.accelerator is Accelerator.TCG:
-            assert one.box.hello.timer_hz == pytest.approx(62.5e6, rel=1)
+            # One that is off by more is a bad boot; one that has measured nothing is not, and would be 0 here.
+            assert 62.5e6 / 2 <= one.box.hello.timer_hz <= 62.5e6 * 2
     assert await left_here(before, home_with_kernel) == {}
 
 

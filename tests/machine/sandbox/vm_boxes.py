@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,15 +82,13 @@ async def made(driver: QemuDriver, **changes: object) -> AsyncIterator[Started]:
 @asynccontextmanager
 async def started(driver: QemuDriver, **changes: object) -> AsyncIterator[Started]:
     """The same, started: as by a runner again where a guest came up badly, which a busy host does to it."""
-    for _ in range(_BOOTS - 1):
-        async with AsyncExitStack() as stack:
-            one = await stack.enter_async_context(made(driver, **changes))
+    for left in reversed(range(_BOOTS)):
+        async with made(driver, **changes) as one:
             try:
                 await one.box.start()
             except BadBoot:
+                if not left:
+                    raise
                 continue
             yield one
             return
-    async with made(driver, **changes) as one:
-        await one.box.start()
-        yield one
